@@ -1,0 +1,75 @@
+"""Execute the series in a real Jupyter kernel, one notebook after the other, and print the ledger at the end.
+
+Executed copies and readable pages go to _build/. With --inplace the outputs go back into nbs/ instead,
+which is how the committed outputs are made. The first cell that fails stops the run."""
+import argparse
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, DeadKernelError
+from nbconvert import HTMLExporter
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "_build"
+
+
+def execute(source: Path, target: Path) -> float:
+    "Execute `source` and write it to `target`, also when a cell fails; returns seconds."
+    notebook = nbformat.read(source, as_version=4)
+    client = NotebookClient(
+        notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(source.parent)}}
+    )
+    start = time.perf_counter()
+    try:
+        client.execute()
+    finally:
+        nbformat.write(notebook, target)
+    return time.perf_counter() - start
+
+
+def write_page(notebook: Path):
+    page, _ = HTMLExporter(template_name="lab").from_filename(str(notebook))
+    notebook.with_suffix(".html").write_text(page, encoding="utf-8")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("notebooks", nargs="*", type=Path, help="default: every notebook of nbs/")
+    parser.add_argument("--inplace", action="store_true", help="write the outputs back into the notebooks")
+    arguments = parser.parse_args()
+    notebooks = arguments.notebooks or [*sorted((ROOT / "nbs" / "tools").glob("*.ipynb")), *sorted((ROOT / "nbs").glob("*.ipynb"))]
+
+    BUILD.mkdir(exist_ok=True)
+    ledger = BUILD / "ledger"
+    if not arguments.notebooks:
+        shutil.rmtree(ledger, ignore_errors=True)
+    os.environ["MNIST_SCRATCH_LEDGER"] = str(ledger)
+    # A kernel of this interpreter, whatever kernels the user has installed.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+    for number, notebook in enumerate(notebooks, 1):
+        target = notebook if arguments.inplace else BUILD / notebook.name
+        print(f"[{number}/{len(notebooks)}] {notebook.stem} ... ", end="", flush=True)
+        try:
+            print(f"{execute(notebook, target):.0f} s", flush=True)
+        except (CellExecutionError, DeadKernelError) as error:
+            print(f"failed\n\n{error}\nThe executed copy up to the failing cell: {target}")
+            return 1
+        if not arguments.inplace:
+            write_page(target)
+
+    from mnist_scratch.report import ledger as show
+
+    if not arguments.inplace:
+        print(f"\nExecuted notebooks and pages: {BUILD}")
+    print(f"\n{show()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
