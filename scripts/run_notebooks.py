@@ -22,7 +22,11 @@ def execute(source: Path, target: Path) -> float:
     "Execute `source` and write it to `target`, also when a cell fails; returns seconds."
     notebook = nbformat.read(source, as_version=4)
     client = NotebookClient(
-        notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(source.parent)}}
+        notebook,
+        timeout=None,
+        kernel_name="python3",
+        extra_arguments=["--log-level=ERROR"],  # a notice about local sockets helps no reader
+        resources={"metadata": {"path": str(source.parent)}},
     )
     start = time.perf_counter()
     try:
