@@ -1,0 +1,22 @@
+# make run | test | lab; PYTHON chooses the interpreter that .venv is made from, 3.10 or newer.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: run test lab
+
+run: $(INSTALLED)  ## execute the whole series and print the ledger
+	$(BIN)/python scripts/run_notebooks.py
+
+test: $(INSTALLED)  ## run every test
+	$(BIN)/python -m pytest
+
+lab: $(INSTALLED)  ## open JupyterLab on the series
+	$(BIN)/jupyter lab --notebook-dir nbs
+
+$(INSTALLED): settings.ini setup.py pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'Python 3.10 or newer is needed: make PYTHON=python3.12 run')"
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[notebooks,dev]'
+	touch $@
