@@ -23,15 +23,15 @@ def pixel_means(images: Float[Tensor, "n h w"], labels: Int64[Tensor, "n"]) -> F
     if missing: raise ValueError(f"pixel_means() needs images of every digit; there is none of {missing}")
     return torch.stack([images[labels == digit].mean(0) for digit in range(10)])
 
-# %% ../nbs/02_pixel_baseline.ipynb #79602675
+# %% ../nbs/02_pixel_baseline.ipynb #b80fbc7f
 @shape_checked
 def mae_distance(images: Float[Tensor, "n h w"], means: Float[Tensor, "k h w"]) -> Float[Tensor, "n k"]:
-    "Mean absolute difference between every image and every mean; 0 where they are equal, at most 1 for pixels in 0 to 1."
+    "Mean absolute difference between every image and every mean; 0 where equal, at most 1 for pixels in 0 to 1."
     return torch.stack([(images - mean).abs().mean((-1, -2)) for mean in means], dim=1)
 
 @shape_checked
 def mse_distance(images: Float[Tensor, "n h w"], means: Float[Tensor, "k h w"]) -> Float[Tensor, "n k"]:
-    "Mean squared difference between every image and every mean; 0 where they are equal, at most 1 for pixels in 0 to 1."
+    "Mean squared difference between every image and every mean; 0 where equal, at most 1 for pixels in 0 to 1."
     return torch.stack([(images - mean).square().mean((-1, -2)) for mean in means], dim=1)
 
 # %% ../nbs/02_pixel_baseline.ipynb #91de77fc
@@ -43,7 +43,7 @@ def is_digit(
     "For every image, whether `digit` is the nearest mean."
     return distance(images, means).argmin(1) == digit
 
-# %% ../nbs/02_pixel_baseline.ipynb #febfc86f
+# %% ../nbs/02_pixel_baseline.ipynb #d2dfbee2
 class NearestMean:
     "Answers with the digit whose mean image is nearest; logits are negative distances."
     def __init__(self, means: Float[Tensor, "k h w"], distance: Callable = mse_distance):
@@ -55,4 +55,5 @@ class NearestMean:
         return cls(pixel_means(digits.images, digits.labels), distance)
 
     def parameters(self) -> list[Tensor]: return [self.means]
-    def __call__(self, images: Float[Tensor, "n h w"]) -> Float[Tensor, "n k"]: return -self.distance(images, self.means)
+    def __call__(self, images: Float[Tensor, "n h w"]) -> Float[Tensor, "n k"]:
+        return -self.distance(images, self.means)

@@ -16,7 +16,7 @@ from torch import Tensor
 from .files import SPLITS, DIGITS, DataError, cached, mnist_path, png_paths, short
 from .shapes import shape_checked
 
-# %% ../nbs/01_tensors.ipynb #7baf6187
+# %% ../nbs/01_tensors.ipynb #d553cebb
 def _read_png(file: Path) -> UInt8[Tensor, "h w"]:
     "One 28 x 28 grey picture; anything else is a `DataError` that names the file."
     from torchvision.io import decode_png, read_file
@@ -25,8 +25,9 @@ def _read_png(file: Path) -> UInt8[Tensor, "h w"]:
         raise DataError(f"{short(file)} is not a readable PNG. Delete it or replace it.") from error
     if image.shape != (1, 28, 28) or image.dtype != torch.uint8:
         channels, height, width = image.shape
-        raise DataError(f"{short(file)} is {height} x {width} pixels with {channels} channel(s) of {str(image.dtype).removeprefix('torch.')}, "
-                        "not 28 x 28 with one channel of uint8. Convert it to 8-bit grey, or delete it.")
+        raise DataError(f"{short(file)} is {height} x {width} pixels with {channels} channel(s) of "
+                        f"{str(image.dtype).removeprefix('torch.')}, not 28 x 28 with one channel of uint8. "
+                        "Convert it to 8-bit grey, or delete it.")
     return image[0]
 
 # %% ../nbs/01_tensors.ipynb #260bb308
@@ -36,7 +37,7 @@ def images_to_tensor(
     "Every PNG of one folder in one tensor. `DataError` where a picture cannot be used."
     return torch.stack([_read_png(file) for file in png_paths(Path(folder))])
 
-# %% ../nbs/01_tensors.ipynb #6a710c0c
+# %% ../nbs/01_tensors.ipynb #1615ef79
 @shape_checked
 def split_validation(
     labels: Int64[Tensor, "n"], n_valid: int,
@@ -46,7 +47,8 @@ def split_validation(
     if not 0 < n_valid < len(labels): raise ValueError(f"n_valid should lie between 0 and {len(labels)}, got {n_valid}")
     exact = torch.bincount(labels)*n_valid/len(labels)
     share = exact.floor().long()
-    share[(exact - share).argsort(descending=True, stable=True)[:n_valid - int(share.sum())]] += 1  # hand out what rounding left over
+    left_over = n_valid - int(share.sum())  # by rounding down; goes to the digits that lost most by it
+    share[(exact - share).argsort(descending=True, stable=True)[:left_over]] += 1
     generator = torch.Generator().manual_seed(seed)
     is_valid = torch.zeros(len(labels), dtype=torch.bool)
     for digit, count in enumerate(share.tolist()):
@@ -54,7 +56,7 @@ def split_validation(
         is_valid[candidates[torch.randperm(len(candidates), generator=generator)[:count]]] = True
     return (~is_valid).nonzero().flatten(), is_valid.nonzero().flatten()
 
-# %% ../nbs/01_tensors.ipynb #2eaabece
+# %% ../nbs/01_tensors.ipynb #dc75d3cd
 @dataclass(frozen=True)
 class Digits:
     "Images with their labels."
@@ -65,7 +67,8 @@ class Digits:
         if self.images.ndim != 3 or self.images.dtype != torch.float32:
             raise ValueError(f"images should be float32 (n, h, w), got {self.images.dtype} {tuple(self.images.shape)}")
         if self.labels.shape != self.images.shape[:1] or self.labels.dtype != torch.int64:
-            raise ValueError(f"labels should be int64 ({len(self.images)},), got {self.labels.dtype} {tuple(self.labels.shape)}")
+            raise ValueError(f"labels should be int64 ({len(self.images)},), "
+                             f"got {self.labels.dtype} {tuple(self.labels.shape)}")
     def __len__(self) -> int: return len(self.labels)
     def __getitem__(self, index): return self.images[index], self.labels[index]
     def to(self, device) -> "Digits": return Digits(self.images.to(device), self.labels.to(device))
@@ -98,16 +101,17 @@ def _name(folder: Path, n_images: int) -> str:
     known = {("mnist_png", 70_000): "full", ("sample", 5_000): "sample"}
     return known.get((folder.name, n_images), folder.name)
 
-# %% ../nbs/01_tensors.ipynb #a5bb718f
+# %% ../nbs/01_tensors.ipynb #66ce4fc5
 def load_mnist(
     source: str | Path | None = None,  # as for `mnist_path`
     device: torch.device | str | None = None,  # None takes `default_device()`
 ) -> MNIST:
-    "Load MNIST as tensors on `device`, split into train, validation and test. `DataError` where an image cannot be used."
+    "MNIST as tensors on `device`, split into train, validation and test. `DataError` where an image cannot be used."
     folder, device = mnist_path(source), device or default_device()
     tensors = cached(folder, _decode)
-    digits = {split: Digits(tensors[split].to(device).float()/255, tensors[f"{split}_labels"].to(device)) for split in SPLITS}
-    everything, test = digits["training"], digits["testing"]
-    train, valid = (indices.to(device) for indices in
-                    split_validation(everything.labels.cpu(), min(len(test), len(everything)//4)))
-    return MNIST(Digits(*everything[train]), Digits(*everything[valid]), test, _name(folder, len(everything) + len(test)))
+    everything, test = (Digits(tensors[split].to(device).float()/255, tensors[f"{split}_labels"].to(device))
+                        for split in SPLITS)
+    n_valid = min(len(test), len(everything)//4)
+    train, valid = (indices.to(device) for indices in split_validation(everything.labels.cpu(), n_valid))
+    name = _name(folder, len(everything) + len(test))
+    return MNIST(Digits(*everything[train]), Digits(*everything[valid]), test, name)

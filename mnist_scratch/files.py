@@ -6,8 +6,9 @@
 __all__ = ['SPLITS', 'DIGITS', 'FULL_COUNTS', 'SAMPLE_COUNTS', 'DataError', 'short', 'cache_home', 'png_paths', 'count_images',
            'replacing', 'mnist_path', 'cached']
 
-# %% ../nbs/tools/files.ipynb #77c9d3a5
-import os, warnings
+# %% ../nbs/tools/files.ipynb #7184e069
+import os
+import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from hashlib import sha256
@@ -39,7 +40,7 @@ def cache_home() -> Path:
     own, shared = os.environ.get("MNIST_SCRATCH_CACHE"), os.environ.get("XDG_CACHE_HOME")
     return Path(own).expanduser() if own else Path(shared or "~/.cache").expanduser()/"mnist_scratch"
 
-# %% ../nbs/tools/files.ipynb #22aff667
+# %% ../nbs/tools/files.ipynb #6a565068
 def png_paths(folder: Path) -> list[Path]:
     "The PNGs of one folder, sorted by name; none, or no such folder, is a `DataError`."
     folder = Path(folder).expanduser()
@@ -47,7 +48,8 @@ def png_paths(folder: Path) -> list[Path]:
         raise DataError(f"There is no folder {short(folder)}. A data folder holds training/ and testing/, "
                         "each with ten folders 0 to 9 of 28 x 28 grey PNGs.")
     names = sorted(name for name in os.listdir(folder) if name.endswith(".png"))
-    if not names: raise DataError(f"{short(folder)} holds no .png file. Put the images there, or choose another folder.")
+    if not names:
+        raise DataError(f"{short(folder)} holds no .png file. Put the images there, or choose another folder.")
     return [folder/name for name in names]
 
 def count_images(folder: Path) -> dict[str, int]:
@@ -55,7 +57,7 @@ def count_images(folder: Path) -> dict[str, int]:
     if not Path(folder).is_dir(): return {split: len(png_paths(folder)) for split in SPLITS}
     return {split: sum(len(png_paths(Path(folder)/split/digit)) for digit in DIGITS) for split in SPLITS}
 
-# %% ../nbs/tools/files.ipynb #326fded3
+# %% ../nbs/tools/files.ipynb #a4ce6e4a
 def _full() -> Path:
     "The full MNIST, 60,000 + 10,000 images, where fastai keeps it; downloaded where it is missing."
     with warnings.catch_warnings():
@@ -69,7 +71,8 @@ def _full() -> Path:
     try: complete = count_images(folder) == FULL_COUNTS
     except DataError: complete = False
     if complete: return folder
-    raise DataError(f"{short(folder)} is not the complete MNIST of 60,000 + 10,000 images. Delete that folder and run again.")
+    raise DataError(f"{short(folder)} is not the complete MNIST of 60,000 + 10,000 images. "
+                    "Delete that folder and run again.")
 
 # %% ../nbs/tools/files.ipynb #28638349
 @contextmanager
@@ -111,32 +114,35 @@ def _sample() -> Path:
                         "MNIST_SCRATCH_CACHE to a folder that can be written.") from error
     return folder
 
-# %% ../nbs/tools/files.ipynb #8fb6bbcc
+# %% ../nbs/tools/files.ipynb #0756b50e
 def mnist_path(
-    source: str | Path | None = None,  # "auto", "full", "sample" or a data folder; None reads MNIST_SCRATCH_DATA, else "auto"
+    source: str | Path | None = None,  # "auto", "full", "sample" or a data folder; None: MNIST_SCRATCH_DATA or "auto"
 ) -> Path:  # holds training/0..9 and testing/0..9
     "Find, download or unpack the images, and say in one line which they are. `DataError` where that fails."
-    wanted, hint = str(source or os.environ.get("MNIST_SCRATCH_DATA") or "auto"), "MNIST_SCRATCH_DATA=sample takes 5,000"
+    wanted = str(source or os.environ.get("MNIST_SCRATCH_DATA") or "auto")
+    hint = "MNIST_SCRATCH_DATA=sample takes 5,000"
     if wanted == "auto":
         try: folder = _full()
         except DataError as error: folder, hint = _sample(), f"the embedded sample, because: {error}"
     elif wanted == "full": folder = _full()
     elif wanted == "sample": folder, hint = _sample(), "MNIST_SCRATCH_DATA=full takes all 70,000"
-    elif Path(wanted).expanduser().is_dir(): folder, hint = Path(wanted).expanduser(), "MNIST_SCRATCH_DATA=full takes MNIST"
+    elif Path(wanted).expanduser().is_dir():
+        folder, hint = Path(wanted).expanduser(), "MNIST_SCRATCH_DATA=full takes MNIST"
     else: raise DataError(f"{'source' if source else 'MNIST_SCRATCH_DATA'} = {wanted!r} is neither auto, full, sample "
                           "nor a folder that exists. Choose one of these.")
     counts = count_images(folder)
     print(f"{counts['training']:,} training and {counts['testing']:,} testing images in {short(folder)} ({hint})")
     return folder
 
-# %% ../nbs/tools/files.ipynb #349945b6
+# %% ../nbs/tools/files.ipynb #caa9db60
 def _stamp(folder: Path) -> str:
     "Changes whenever a PNG of a data folder is added, removed, resized or written again."
     digest = sha256(str(folder.resolve()).encode())
     for split in SPLITS:
         for digit in DIGITS:
             with os.scandir(folder/split/digit) as entries:
-                facts = sorted((e.name, e.stat().st_size, e.stat().st_mtime_ns) for e in entries if e.name.endswith(".png"))
+                pngs = [(entry.name, entry.stat()) for entry in entries if entry.name.endswith(".png")]
+            facts = sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in pngs)
             digest.update(repr((split, digit, facts)).encode())
     return digest.hexdigest()
 

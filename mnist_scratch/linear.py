@@ -31,7 +31,7 @@ def init_params(
     if std < 0: raise ValueError(f"init_params(): std should not be negative, got {std}")
     return (torch.randn(*shape, generator=generator)*std).to(device).requires_grad_()
 
-# %% ../nbs/03_linear_model.ipynb #bbee2ff7
+# %% ../nbs/03_linear_model.ipynb #286d7943
 class LinearModel:
     "Ten weighted sums of the pixels; logits are the sums."
     def __init__(self, weights: Float[Tensor, "p k"], biases: Float[Tensor, "k"]):
@@ -45,7 +45,8 @@ class LinearModel:
     ) -> "LinearModel":
         "A model for 28 x 28 images and ten digits that has learned nothing yet."
         generator = torch.Generator().manual_seed(seed)
-        return cls(init_params(784, 10, std=std, generator=generator, device=device), init_params(10, std=0.0, device=device))
+        weights = init_params(784, 10, std=std, generator=generator, device=device)
+        return cls(weights, init_params(10, std=0.0, device=device))
 
     def parameters(self) -> list[Tensor]: return [self.weights, self.biases]
     def __call__(self, images: Float[Tensor, "n h w"]) -> Float[Tensor, "n k"]:

@@ -28,11 +28,12 @@ def show_digit(
     ax.set_axis_off()
     return ax
 
-# %% ../nbs/tools/plot.ipynb #3c345f10
+# %% ../nbs/tools/plot.ipynb #145767e7
 def _grid(n: int, columns: int):
     "Figure and the first `n` axes of a grid; the others stay empty."
     rows = -(-n//columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(columns*0.95, rows*1.15), dpi=80, squeeze=False, layout="constrained")
+    size = (columns*0.95, rows*1.15)
+    figure, axes = plt.subplots(rows, columns, figsize=size, dpi=80, squeeze=False, layout="constrained")
     for ax in axes.flat[n:]: ax.set_axis_off()
     return figure, axes.flat[:n]
 

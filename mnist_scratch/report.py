@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['HEADINGS', 'panel', 'Row', 'Ledger', 'ledger', 'record']
 
-# %% ../nbs/tools/report.ipynb #d4288c8a
+# %% ../nbs/tools/report.ipynb #5c0c14a3
 import json
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,23 +21,30 @@ from .files import cache_home, short
 from .plot import show_digit
 from .training import Evaluation, History
 
-# %% ../nbs/tools/report.ipynb #982411ff
+# %% ../nbs/tools/report.ipynb #0d1f9d2d
 def _draw_confusion(evaluation: Evaluation, ax: Axes):
     counts = evaluation.confusion.cpu()
     mistakes = counts.clone().fill_diagonal_(0)
     ax.imshow(mistakes, cmap="Blues")
     for true, predicted in counts.nonzero().tolist():
-        dark = mistakes[true, predicted] > mistakes.max()/2
-        ax.text(predicted, true, int(counts[true, predicted]), ha="center", va="center", fontsize=6, color="white" if dark else "black")
+        color = "white" if mistakes[true, predicted] > mistakes.max()/2 else "black"
+        ax.text(predicted, true, int(counts[true, predicted]), ha="center", va="center", fontsize=7, color=color)
     ax.set(xticks=range(10), yticks=range(10), xlabel="predicted", ylabel="true digit",
            title=f"{evaluation.accuracy:.4f} of {len(evaluation.labels):,} correct")
+
+# %% ../nbs/tools/report.ipynb #bbf3ad4e
+def _draw_mistakes(evaluation: Evaluation, digits: Digits, axes: Sequence[Axes]):
+    worst = evaluation.worst(len(axes)).tolist()
+    for ax in axes: ax.set_axis_off()
+    for index, ax in zip(worst, axes):
+        show_digit(digits.images[index], f"{evaluation.labels[index]} taken for {evaluation.predicted[index]}", ax)
 
 def _draw_history(history: History, ax: Axes):
     epochs = range(1, len(history.valid_accuracy) + 1)
     ax.plot(epochs, history.valid_accuracy, marker="o" if len(epochs) < 9 else "")
     ax.set(xlabel="epoch", ylabel="validation accuracy", title="learning curve")
 
-# %% ../nbs/tools/report.ipynb #84e588dc
+# %% ../nbs/tools/report.ipynb #520374cb
 def panel(
     evaluation: Evaluation,
     digits: Digits,  # the images that `evaluation` is about
@@ -46,17 +54,14 @@ def panel(
     if len(digits) != len(evaluation.labels): raise ValueError(
         f"panel(): the evaluation is about {len(evaluation.labels)} images, but digits holds {len(digits)}")
     n_parts = 3 if history else 2
-    figure = plt.figure(figsize=(3.4*n_parts, 3.4), dpi=80, layout="constrained")
+    figure = plt.figure(figsize=(3.6*n_parts, 3.6), dpi=90, layout="constrained")
     parts = figure.subfigures(1, n_parts)
     _draw_confusion(evaluation, parts[0].subplots())
-    worst = evaluation.worst(9).tolist()
     parts[1].suptitle("most confident mistakes", fontsize=10)
-    for index, ax in zip(worst + [None]*(9 - len(worst)), parts[1].subplots(3, 3).flat):
-        ax.set_axis_off()
-        if index is not None: show_digit(digits.images[index], f"{evaluation.labels[index]} taken for {evaluation.predicted[index]}", ax)
+    _draw_mistakes(evaluation, digits, parts[1].subplots(3, 3).flatten())
     if history: _draw_history(history, parts[2].subplots())
 
-# %% ../nbs/tools/report.ipynb #46033e38
+# %% ../nbs/tools/report.ipynb #06135af2
 @dataclass(frozen=True)
 class Row:
     "One line of the ledger."
@@ -74,15 +79,17 @@ def _home() -> Path:
 
 def _read_row(file: Path) -> Row:
     try: return Row(**json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error: raise ValueError(f"{short(file)} is not a row of the ledger. Delete that file.") from error
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{short(file)} is not a row of the ledger. Delete that file.") from error
 
-# %% ../nbs/tools/report.ipynb #5e47ecd0
+# %% ../nbs/tools/report.ipynb #2bc31e0c
 HEADINGS = ("model", "data", "parameters", "validation accuracy", "seconds", "device")
 
 class Ledger(tuple):
     "The rows; as text in a terminal, as a table in a notebook."
     def cells(self) -> list[tuple[str, ...]]:
-        return [(row.model, row.data, f"{row.parameters:,}", f"{row.valid_accuracy:.4f}", f"{row.seconds:.1f}", row.device) for row in self]
+        return [(row.model, row.data, f"{row.parameters:,}", f"{row.valid_accuracy:.4f}",
+                 f"{row.seconds:.{1 if row.seconds >= 1 else 3}f}", row.device) for row in self]
     def __str__(self) -> str:
         table = [HEADINGS, *self.cells()]
         widths = [max(map(len, column)) for column in zip(*table)]
@@ -92,11 +99,12 @@ class Ledger(tuple):
         lines = [HEADINGS, ("---",)*len(HEADINGS), *self.cells()]
         return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
-# %% ../nbs/tools/report.ipynb #481a2aac
+# %% ../nbs/tools/report.ipynb #31c16c89
 def ledger() -> Ledger:
     "All results so far, in the order in which the models first appeared."
     return Ledger(sorted((_read_row(file) for file in _home().glob("*.json")), key=lambda row: row.position))
 
+# %% ../nbs/tools/report.ipynb #585bc599
 def record(
     name: str,  # of the model; the same name on the same data replaces its row
     model, evaluation: Evaluation,  # on the validation images

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Loader', 'supports_bfloat16', 'HalfPrecision', 'resnet_learner', 'ResNet']
 
-# %% ../nbs/06_resnet.ipynb #919763f0
+# %% ../nbs/06_resnet.ipynb #694f8096
 import warnings
 from collections.abc import Iterator
 
@@ -18,9 +18,10 @@ from .training import minibatches
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)  # from inside fastai
-    from fastai.vision.all import Callback, CrossEntropyLossFlat, DataLoaders, Learner, accuracy, resnet18, vision_learner
+    from fastai.vision.all import (
+        Callback, CrossEntropyLossFlat, DataLoaders, Learner, accuracy, resnet18, vision_learner)
 
-# %% ../nbs/06_resnet.ipynb #6b826d04
+# %% ../nbs/06_resnet.ipynb #b91fcebc
 class Loader:
     "Batches of (n, 1, h, w) images with their labels, for fastai; shuffled when it has a generator."
     def __init__(self, digits: Digits, batch_size: int, generator: torch.Generator | None = None):
@@ -30,7 +31,8 @@ class Loader:
     def __len__(self) -> int: return -(-len(self.digits)//self.batch_size)
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         n = len(self.digits)
-        batches = minibatches(n, self.batch_size, self.generator) if self.generator else torch.arange(n).split(self.batch_size)
+        if self.generator: batches = minibatches(n, self.batch_size, self.generator)
+        else: batches = torch.arange(n).split(self.batch_size)
         for batch in batches:
             images, labels = self.digits[batch.to(self.device)]
             yield images[:, None], labels

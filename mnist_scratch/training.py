@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .data import Digits
 
-# %% ../nbs/tools/training.ipynb #fdc6c548
+# %% ../nbs/tools/training.ipynb #fd11c3cc
 @dataclass(frozen=True)
 class Evaluation:
     "What a model made of some digits; `evaluate` makes it."
@@ -32,12 +32,8 @@ class Evaluation:
         return self.confusion.diag().sum().item()/len(self.labels)
     @property
     def per_digit(self) -> Tensor:
-        "Ten accuracies, 0 to 1: of the images of one digit, the share that was recognised; NaN for a digit that is absent."
+        "Ten accuracies, 0 to 1: the share of each digit's images that was recognised; NaN where it has none."
         return self.confusion.diag()/self.confusion.sum(1)
-    @property
-    def mean_per_digit(self) -> float:
-        "The mean of the ten: every digit counts the same, however many images it has."
-        return self.per_digit.nanmean().item()
     @property
     def error_bar(self) -> float:
         "One binomial standard error of `accuracy`: how far it moves by the luck of which images were drawn."
@@ -47,7 +43,7 @@ class Evaluation:
         mistakes = (self.predicted != self.labels).nonzero().flatten()
         return mistakes[self.confidence[mistakes].argsort(descending=True, stable=True)][:n]
 
-# %% ../nbs/tools/training.ipynb #0adf4352
+# %% ../nbs/tools/training.ipynb #b5747534
 def evaluate(
     model: Callable,  # images in, logits out
     digits: Digits,
@@ -61,7 +57,8 @@ def evaluate(
         logits = torch.cat([model(images).float() for images in digits.images.split(batch_size)])
     if was_training: model.train()
     if logits.shape != (len(digits), 10):
-        raise ValueError(f"the model should give ({len(digits)}, 10) logits, one row an image, got {tuple(logits.shape)}")
+        raise ValueError(f"evaluate(): the model should give logits of shape ({len(digits)}, 10), "
+                         f"one row an image, got {tuple(logits.shape)}")
     confidence, predicted = logits.softmax(1).max(1)
     confusion = torch.bincount(digits.labels*10 + predicted, minlength=100).view(10, 10)
     return Evaluation(digits.labels, predicted, confidence, confusion)
@@ -78,13 +75,25 @@ class History:
     valid_accuracy: list[float] = field(default_factory=list)  # correct over total, 0 to 1
     seconds: float = 0.0  # for learning alone, without measuring
 
-# %% ../nbs/tools/training.ipynb #a3cd2ea4
+# %% ../nbs/tools/training.ipynb #4df078b6
 def _check(train: Digits, epochs: int, lr: float, batch_size: int):
-    for name, value in (("epochs", epochs), ("batch_size", batch_size), ("lr", lr), ("the number of images", len(train))):
+    for name, value in {"epochs": epochs, "batch_size": batch_size, "lr": lr, "number of images": len(train)}.items():
         if not value > 0: raise ValueError(f"fit(): {name} should be greater than 0, got {value}")
 
-def _epoch(model, train: Digits, loss: Callable, step: Callable, batches) -> float:
+def _stepper(model, optimizer: Callable, schedule: Callable | None, lr: float, n_steps: int) -> Callable[[], None]:
+    "A function that moves the parameters once, against the gradients they hold, and then clears these."
+    descent = optimizer(list(model.parameters()), lr=lr)
+    scheduler = schedule(descent, n_steps) if schedule else None
+    def step():
+        descent.step()
+        descent.zero_grad()
+        if scheduler: scheduler.step()
+    return step
+
+# %% ../nbs/tools/training.ipynb #4a9de1ca
+def _epoch(model, train: Digits, loss: Callable, step: Callable, batches: Iterator[Tensor]) -> float:
     "One pass over `train`; returns the mean loss."
+    if isinstance(model, nn.Module): model.train()
     total = torch.zeros((), device=train.labels.device)
     for batch in batches:
         batch = batch.to(train.labels.device)
@@ -92,9 +101,12 @@ def _epoch(model, train: Digits, loss: Callable, step: Callable, batches) -> flo
         value.backward()
         step()
         total += value.detach()*len(batch)
-    return total.item()/len(train)
+    if isinstance(model, nn.Module): model.eval()
+    mean_loss = total.item()/len(train)
+    if not math.isfinite(mean_loss): raise ValueError(f"fit(): the loss became {mean_loss}; try a smaller lr")
+    return mean_loss
 
-# %% ../nbs/tools/training.ipynb #43755a44
+# %% ../nbs/tools/training.ipynb #4fbfebe8
 def fit(
     model,  # images in, logits out; its `parameters()` are changed in place
     train: Digits, valid: Digits, *,
@@ -107,20 +119,11 @@ def fit(
 ) -> History:
     "Train `model` by mini-batch gradient descent. `ValueError` for bad settings and for a loss that is not finite."
     _check(train, epochs, lr, batch_size)
-    stepper = optimizer(list(model.parameters()), lr=lr)
-    scheduler = schedule(stepper, epochs*-(-len(train)//batch_size)) if schedule else None
+    step = _stepper(model, optimizer, schedule, lr, epochs*math.ceil(len(train)/batch_size))
     generator, history = torch.Generator().manual_seed(seed), History()
-    def step():
-        stepper.step()
-        stepper.zero_grad()
-        if scheduler: scheduler.step()
-    for epoch in range(epochs):
-        if isinstance(model, nn.Module): model.train()
+    for _ in range(epochs):
         start = time.perf_counter()
-        mean_loss = _epoch(model, train, loss, step, minibatches(len(train), batch_size, generator))
+        history.train_loss.append(_epoch(model, train, loss, step, minibatches(len(train), batch_size, generator)))
         history.seconds += time.perf_counter() - start
-        if not math.isfinite(mean_loss): raise ValueError(f"the loss became {mean_loss} in epoch {epoch + 1}: try a smaller lr than {lr}")
-        history.train_loss.append(mean_loss)
         history.valid_accuracy.append(evaluate(model, valid).accuracy)
-    if isinstance(model, nn.Module): model.eval()
     return history

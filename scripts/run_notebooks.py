@@ -46,7 +46,9 @@ def main() -> int:
     parser.add_argument("notebooks", nargs="*", type=Path, help="default: every notebook of nbs/")
     parser.add_argument("--inplace", action="store_true", help="write the outputs back into the notebooks")
     arguments = parser.parse_args()
-    notebooks = arguments.notebooks or [*sorted((ROOT / "nbs" / "tools").glob("*.ipynb")), *sorted((ROOT / "nbs").glob("*.ipynb"))]
+    notebooks = arguments.notebooks or [
+        notebook for folder in ("nbs/tools", "nbs") for notebook in sorted((ROOT / folder).glob("*.ipynb"))
+    ]
 
     BUILD.mkdir(exist_ok=True)
     ledger = BUILD / "ledger"

@@ -1,0 +1,66 @@
+"""What every test needs: no test may touch the user's cache or ledger, and none depends on an environment variable."""
+import json
+import os
+import shutil
+from pathlib import Path
+
+import matplotlib
+import pytest
+import torch
+
+from mnist_scratch.files import DIGITS, FULL_COUNTS, SPLITS, DataError, count_images, mnist_path
+
+matplotlib.use("Agg")
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = [path for folder in ("nbs/tools", "nbs") for path in sorted((ROOT / folder).glob("*.ipynb"))]
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path_factory, monkeypatch):
+    "Cache and ledger of this test alone."
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("MNIST_SCRATCH_CACHE", str(home / "cache"))
+    monkeypatch.setenv("MNIST_SCRATCH_LEDGER", str(home / "ledger"))
+    monkeypatch.delenv("MNIST_SCRATCH_DATA", raising=False)
+    return home
+
+
+@pytest.fixture(scope="session")
+def sample_folder(tmp_path_factory) -> Path:
+    "The embedded sample, written once for all tests. Do not change it: copy it."
+    os.environ["MNIST_SCRATCH_CACHE"] = str(tmp_path_factory.mktemp("sample_cache"))
+    return mnist_path("sample")
+
+
+@pytest.fixture
+def small_folder(sample_folder, tmp_path) -> Path:
+    "A data folder of one's own, to damage: four training images and two testing images a digit."
+    for split, count in zip(SPLITS, (4, 2), strict=True):
+        for digit in DIGITS:
+            target = tmp_path / "small" / split / digit
+            target.mkdir(parents=True)
+            for file in sorted((sample_folder / split / digit).iterdir())[:count]:
+                shutil.copy(file, target)
+    return tmp_path / "small"
+
+
+@pytest.fixture(scope="session")
+def full_folder() -> Path:
+    "The full MNIST where fastai keeps it; never downloaded by a test."
+    folder = Path(os.environ.get("FASTAI_HOME", "~/.fastai")).expanduser() / "data" / "mnist_png"
+    try:
+        complete = folder.is_dir() and count_images(folder) == FULL_COUNTS
+    except DataError:
+        complete = False
+    if not complete:
+        pytest.skip(f"needs the full MNIST of 70,000 images in {folder}")
+    return folder
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def read_notebook(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
