@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .shapes import shape_checked
 
-# %% ../nbs/tools/plot.ipynb #78a13cb1
+# %% ../nbs/tools/plot.ipynb #2ad3c356
 def show_digit(
     image: Tensor,  # one picture, height by width; 0 is paper and 1 is ink
     title: str = "",
@@ -23,7 +23,7 @@ def show_digit(
 ) -> Axes:
     "Draw one digit."
     if ax is None: _, ax = plt.subplots(figsize=(1.6, 1.6), dpi=80)
-    ax.imshow(image.cpu(), cmap="Greys", vmin=0, vmax=1)
+    ax.imshow(image.cpu().numpy(), cmap="Greys", vmin=0, vmax=1)
     ax.set_title(title, fontsize=9)
     ax.set_axis_off()
     return ax
@@ -47,14 +47,14 @@ def show_digits(
     figure, axes = _grid(len(images), min(columns, len(images)))
     for index, ax in enumerate(axes): show_digit(images[index], str(titles[index]) if len(titles) else "", ax)
 
-# %% ../nbs/tools/plot.ipynb #26873bb8
+# %% ../nbs/tools/plot.ipynb #84e6c8a1
 @shape_checked
 def show_weights(weights: Float[Tensor, "k h w"], titles: Sequence = (), columns: int = 10):
     "Draw weights as pictures: red positive, blue negative, white zero, one scale for all."
     figure, axes = _grid(len(weights), min(columns, len(weights)))
     limit = weights.abs().max().item() or 1
     for index, ax in enumerate(axes):
-        picture = ax.imshow(weights[index].detach().cpu(), cmap="RdBu_r", vmin=-limit, vmax=limit)
+        picture = ax.imshow(weights[index].detach().cpu().numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
         ax.set_title(str(titles[index]) if len(titles) else "", fontsize=9)
         ax.set_axis_off()
     figure.colorbar(picture, ax=list(axes), shrink=0.8, label="weight")

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['HEADINGS', 'panel', 'Row', 'Ledger', 'ledger', 'record']
 
-# %% ../nbs/tools/report.ipynb #5c0c14a3
+# %% ../nbs/tools/report.ipynb #acee88a8
 import json
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -21,11 +21,11 @@ from .files import cache_home, short
 from .plot import show_digit
 from .training import Evaluation, History
 
-# %% ../nbs/tools/report.ipynb #0d1f9d2d
+# %% ../nbs/tools/report.ipynb #dba88eae
 def _draw_confusion(evaluation: Evaluation, ax: Axes):
     counts = evaluation.confusion.cpu()
     mistakes = counts.clone().fill_diagonal_(0)
-    ax.imshow(mistakes, cmap="Blues")
+    ax.imshow(mistakes.numpy(), cmap="Blues")
     for true, predicted in counts.nonzero().tolist():
         color = "white" if mistakes[true, predicted] > mistakes.max()/2 else "black"
         ax.text(predicted, true, int(counts[true, predicted]), ha="center", va="center", fontsize=7, color=color)
@@ -104,14 +104,14 @@ def ledger() -> Ledger:
     "All results so far, in the order in which the models first appeared."
     return Ledger(sorted((_read_row(file) for file in _home().glob("*.json")), key=lambda row: row.position))
 
-# %% ../nbs/tools/report.ipynb #585bc599
+# %% ../nbs/tools/report.ipynb #eaf9859c
 def record(
     name: str,  # of the model; the same name on the same data replaces its row
     model, evaluation: Evaluation,  # on the validation images
     seconds: float, data: str,  # `MNIST.name`
 ) -> Ledger:
     "Add a result to the ledger and return the ledger."
-    file = _home()/(re.sub(r"\W+", "-", f"{name} {data}".lower()).strip("-") + ".json")
+    file = _home()/(quote(f"{name} {data}", safe=" ,+") + ".json")
     position = _read_row(file).position if file.exists() else max((row.position for row in ledger()), default=0) + 1
     row = Row(position, name, data, sum(parameter.numel() for parameter in model.parameters()),
               evaluation.accuracy, seconds, evaluation.labels.device.type)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import fastai.data.external
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -56,7 +57,7 @@ def test_images_and_labels(small_folder):
     assert mnist.train.images.dtype == torch.float32 and mnist.train.labels.dtype == torch.int64
     assert mnist.train.images.min() == 0 and mnist.train.images.max() == 1
     pngs = sorted((small_folder / "testing" / "3").iterdir())
-    expected = torch.tensor(list(Image.open(pngs[1]).getdata())).view(28, 28) / 255
+    expected = torch.from_numpy(np.array(Image.open(pngs[1]))) / 255
     assert mnist.test.images[mnist.test.labels == 3][1].equal(expected)
 
 
@@ -240,7 +241,8 @@ def test_a_changed_a_new_and_a_removed_picture_are_noticed(small_folder, count_d
     file = sorted((small_folder / "training" / "6").iterdir())[0]
     Image.new("L", (28, 28), 255).save(file)
     os.utime(file, ns=(1, 1))
-    assert load_mnist(small_folder).train.images.mean((1, 2)).max() == 1 or len(count_decoding) == 40
+    load_mnist(small_folder)
+    assert len(count_decoding) == 40
     file.with_name("extra.png").write_bytes(file.read_bytes())
     load_mnist(small_folder)
     file.unlink()
@@ -315,7 +317,8 @@ def test_a_sample_that_lost_files_is_written_again():
 
 
 def test_two_processes_at_once():
-    command = [sys.executable, "-c", "from mnist_scratch.data import load_mnist; print(len(load_mnist('sample').train))"]
+    code = "from mnist_scratch.data import load_mnist; print(len(load_mnist('sample').train))"
+    command = [sys.executable, "-c", code]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     for process in both:
         out, err = process.communicate()

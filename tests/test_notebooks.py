@@ -1,0 +1,143 @@
+"""The notebooks: in step with the library, clean, complete, and running from end to end on the sample."""
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import NOTEBOOKS, ROOT, read_notebook
+
+from mnist_scratch.report import ledger
+
+LESSONS = [path for path in NOTEBOOKS if path.parent.name == "nbs"]
+NAMES = [str(path.relative_to(ROOT)) for path in NOTEBOOKS]
+MODELS = ["nearest mean", "linear, sigmoid + MSE", "linear, softmax + MSE", "linear, cross-entropy", "two-layer net", "ResNet18"]
+
+
+def tool(name: str, folder: Path):
+    "Run one of nbdev's commands in `folder`."
+    command = [str(Path(sys.executable).with_name(name))]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture
+def copy_of_the_tree(tmp_path) -> Path:
+    "Notebooks, library and settings, where nbdev may write."
+    for name in ("nbs", "mnist_scratch"):
+        shutil.copytree(ROOT / name, tmp_path / "tree" / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb*"))
+    for name in ("pyproject.toml", "settings.ini", "README.md"):
+        shutil.copy(ROOT / name, tmp_path / "tree")
+    return tmp_path / "tree"
+
+
+def contents(folder: Path, pattern: str) -> dict[str, str]:
+    return {str(file.relative_to(folder)): file.read_text(encoding="utf-8")
+            for file in sorted(folder.rglob(pattern)) if not {"__pycache__", ".ipynb_checkpoints"} & set(file.parts)}
+
+
+def test_exports_are_in_step(copy_of_the_tree):
+    before = contents(ROOT / "mnist_scratch", "*.py")
+    for file in (copy_of_the_tree / "mnist_scratch").glob("*.py"):
+        if file.name != "__init__.py":
+            file.unlink()  # a module that no notebook exports any more must not survive
+    (copy_of_the_tree / "mnist_scratch" / "_modidx.py").write_text((ROOT / "mnist_scratch" / "_modidx.py").read_text())
+    tool("nbdev-export", copy_of_the_tree)
+    assert contents(copy_of_the_tree / "mnist_scratch", "*.py") == before, "run nbdev-export and commit the result"
+
+
+def test_notebooks_are_clean(copy_of_the_tree):
+    tool("nbdev-clean", copy_of_the_tree)
+    assert contents(copy_of_the_tree / "nbs", "*.ipynb") == contents(ROOT / "nbs", "*.ipynb"), "run nbdev-clean"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_hygiene(path):
+    notebook = read_notebook(path)
+    assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
+    ids = [cell["id"] for cell in notebook["cells"]]
+    assert len(set(ids)) == len(ids)
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert any(cell["outputs"] for cell in code), "outputs are committed"
+    for cell in code:
+        source = "".join(cell["source"])
+        assert cell["execution_count"] is None
+        assert sum(bool(line.strip()) for line in source.splitlines()) <= 20, source
+        for output in cell["outputs"]:
+            assert output.get("name") != "stderr" and output["output_type"] != "error", output
+            text = "".join(output.get("text", [])) + "".join(output.get("data", {}).get("text/plain", []))
+            assert not re.search(r"/root/|/tmp/|/work/|/home/\w|site-packages|0x[0-9a-f]{6}", text), text
+            assert len(output.get("data", {}).get("image/png", "")) < 150_000
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            assert all(len(paragraph.split()) <= 120 for paragraph in "".join(cell["source"]).split("\n\n"))
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_anatomy(path):
+    cells = read_notebook(path)["cells"]
+    text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    assert text.startswith("# ")
+    for part in ("\n> ", "**You will**", "**You need:**", "## Recap", "**Words.**", "**Exercises**", "<details>", "**Next:**"):
+        assert part in text, part
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert sources[0].startswith("#| default_exp ")
+    assert sum("assert " in source for source in sources) >= 3
+    assert sum(bool(re.search(r"^except .*Error as error: print", source, re.M)) for source in sources) >= 1
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_links_lead_somewhere(path):
+    text = "\n".join("".join(cell["source"]) for cell in read_notebook(path)["cells"] if cell["cell_type"] == "markdown")
+    for target in re.findall(r"\]\(([^)#]+)", text):
+        assert target.startswith("https://") or (path.parent / target).exists(), target
+
+
+def test_readme_links_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)", (ROOT / "README.md").read_text(encoding="utf-8")):
+        assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+@pytest.fixture
+def series(tmp_path, monkeypatch):
+    "Run scripts/run_notebooks.py in a copy of the scripts and notebooks, on the sample."
+    for name in ("nbs", "scripts"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns(".ipynb_checkpoints", "__pycache__"))
+    monkeypatch.setenv("MNIST_SCRATCH_DATA", "sample")
+    def run(*arguments):
+        command = [sys.executable, "scripts/run_notebooks.py", *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ.copy())
+    return tmp_path, run
+
+
+@pytest.mark.notebooks
+def test_the_series_runs_on_the_sample_and_ends_with_the_ledger(series, monkeypatch):
+    folder, run = series
+    done = run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    for path in NOTEBOOKS:
+        assert re.search(rf"{path.stem} \.\.\. \d+ s", done.stdout), path
+        executed = json.loads((folder / "_build" / path.name).read_text(encoding="utf-8"))
+        streams = [output for cell in executed["cells"] for output in cell.get("outputs", []) if output.get("name") == "stderr"]
+        assert not streams, streams
+        assert (folder / "_build" / path.with_suffix(".html").name).stat().st_size > 10_000
+    monkeypatch.setenv("MNIST_SCRATCH_LEDGER", str(folder / "_build" / "ledger"))
+    rows = ledger()
+    assert [row.model for row in rows] == MODELS
+    assert {row.data for row in rows} == {"sample"}
+    assert done.stdout.rstrip().endswith(str(rows))
+
+
+@pytest.mark.notebooks
+def test_a_failing_cell_stops_the_run_and_is_shown(series):
+    folder, run = series
+    path = folder / "nbs" / "03_linear_model.ipynb"
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    notebook["cells"][3]["source"] = "raise ValueError('planted')"
+    path.write_text(json.dumps(notebook), encoding="utf-8")
+    done = run("nbs/03_linear_model.ipynb", "nbs/02_pixel_baseline.ipynb")
+    assert done.returncode == 1
+    assert "raise ValueError('planted')" in done.stdout and "02_pixel_baseline" not in done.stdout
