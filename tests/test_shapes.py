@@ -88,7 +88,8 @@ def test_wrong_shape_names_the_argument(name, argument, wrong):
 
 
 def test_every_checked_function_is_in_the_tables():
-    modules = (mnist_scratch.baseline, mnist_scratch.data, mnist_scratch.linear, mnist_scratch.losses, mnist_scratch.plot)
+    library = mnist_scratch
+    modules = (library.baseline, library.data, library.linear, library.losses, library.plot)
     checked = {
         name for module in modules for name, value in vars(module).items()
         if inspect.isfunction(value) and value.__module__ == module.__name__
