@@ -28,11 +28,12 @@ def show_digit(
     ax.set_axis_off()
     return ax
 
-# %% ../nbs/tools/plot.ipynb #145767e7
+# %% ../nbs/tools/plot.ipynb #c54544cb
 def _grid(n: int, columns: int):
     "Figure and the first `n` axes of a grid; the others stay empty."
     rows = -(-n//columns)
-    size = (columns*0.95, rows*1.15)
+    width = 0.95 if columns > 5 else 1.5  # a few pictures may be larger
+    size = (columns*width, rows*(width + 0.2))
     figure, axes = plt.subplots(rows, columns, figsize=size, dpi=80, squeeze=False, layout="constrained")
     for ax in axes.flat[n:]: ax.set_axis_off()
     return figure, axes.flat[:n]

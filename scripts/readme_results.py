@@ -1,0 +1,61 @@
+"""Write the results into README.md, as a table and a picture, from the ledger and the outputs of the last full run.
+
+Run it after `python scripts/run_notebooks.py --inplace`, which leaves the ledger in _build/ and the outputs in nbs/."""
+import os
+import platform
+import re
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import nbformat
+import torch
+
+from mnist_scratch.report import ledger
+
+ROOT = Path(__file__).resolve().parent.parent
+PICTURE = ROOT / "results.png"
+
+
+def test_accuracy() -> str:
+    "The last line that notebook 06 shows: accuracy of the ResNet on the test images, with its standard error."
+    cells = nbformat.read(ROOT / "nbs" / "06_resnet.ipynb", as_version=4).cells
+    shown = [output.data["text/plain"] for cell in cells for output in cell.get("outputs", []) if "data" in output]
+    (line,) = (text.strip("'") for text in shown if "test accuracy" in text)
+    return line
+
+
+def draw(rows):
+    _, ax = plt.subplots(figsize=(7, 3.2), dpi=100, layout="constrained")
+    for row in rows:
+        ax.plot(row.seconds, row.valid_accuracy, "o", color="tab:blue")
+        right = row.seconds > 10
+        ax.annotate(row.model, (row.seconds, row.valid_accuracy), xytext=(-6 if right else 6, -10), fontsize=8,
+                    textcoords="offset points", ha="right" if right else "left")
+    ax.set(xscale="log", xlabel="seconds of learning", ylabel="validation accuracy", ylim=(0.78, 1.01))
+    plt.savefig(PICTURE)
+
+
+def main():
+    os.environ["MNIST_SCRATCH_LEDGER"] = str(ROOT / "_build" / "ledger")
+    rows = ledger()
+    draw(rows)
+    (data,) = {row.data for row in rows}
+    (device,) = {row.device for row in rows}
+    block = "\n\n".join([
+        f"![Validation accuracy against seconds of learning, one point for each model]({PICTURE.name})",
+        rows._repr_markdown_(),
+        f"Data: {data}, validation images; one run of each model, seed 0. Machine: {os.cpu_count()} cores, "
+        f"{platform.machine()}, {device}, torch {torch.__version__.split('+')[0]}. "
+        f"Read once, at the end of the series: {test_accuracy()}.",
+    ])
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    marks = re.compile(r"(<!-- results -->\n).*?(\n<!-- end -->)", re.S)
+    new, count = marks.subn(lambda found: found[1] + block + found[2], text)
+    if count != 1:
+        raise ValueError(f"README.md should hold one block of results between its two marks, got {count}")
+    readme.write_text(new, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
