@@ -112,13 +112,12 @@ def _epoch(model, train: Digits, loss: Callable, step: Callable, batches: Iterat
     if not math.isfinite(mean_loss): raise ValueError(f"fit(): the loss became {mean_loss}; try a smaller lr")
     return mean_loss
 
-# %% ../nbs/tools/training.ipynb #4fbfebe8
+# %% ../nbs/tools/training.ipynb #fd2abe85
 def fit(
     model,  # images in, logits out; its `parameters()` are changed in place
     train: Digits, valid: Digits, *,
     loss: Callable[[Float[Tensor, "n k"], Int64[Tensor, "n"]], Float[Tensor, ""]],
-    epochs: int,  # passes over `train`
-    lr: float,  # learning rate: the size of a step
+    epochs: int, lr: float,  # passes over `train`, and the learning rate, the size of a step
     batch_size: int = 256, seed: int = 0,  # the seed decides the order of the images
     optimizer: Callable = torch.optim.SGD,  # called with the parameters and lr
     schedule: Callable | None = None,  # (optimizer, number of steps) -> a torch learning-rate scheduler
