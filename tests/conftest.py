@@ -13,6 +13,7 @@ from mnist_scratch.files import DIGITS, FULL_COUNTS, SPLITS, DataError, count_im
 matplotlib.use("Agg")
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = [path for folder in ("nbs/tools", "nbs") for path in sorted((ROOT / folder).glob("*.ipynb"))]
+LESSONS = [path for path in NOTEBOOKS if path.parent.name == "nbs"]
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,8 @@ from configparser import ConfigParser
 import pytest
 from conftest import ROOT
 
-MODULES = ["shapes", "files", "data", "plot", "training", "report", "baseline", "linear", "losses", "nets", "resnet"]
+MODULES = ["shapes", "files", "exercises", "data", "plot", "training", "report"]
+MODULES += ["baseline", "linear", "losses", "nets", "resnet"]
 SOURCES = {path.stem: path for path in (ROOT / "mnist_scratch").glob("*.py") if not path.name.startswith("_")}
 NOT_FOR_THE_LIBRARY = ("fastbook", "nbdev", "jupyter_client", "IPython", "ipywidgets", "nbclient", "notebook", "pytest")
 
