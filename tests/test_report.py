@@ -9,8 +9,8 @@ import torch
 
 from mnist_scratch.data import Digits
 from mnist_scratch.plot import plot_curves, show_digits
-from mnist_scratch.report import Ledger, ledger, panel, record
-from mnist_scratch.training import History, evaluate
+from mnist_scratch.report import Ledger, calibration, ledger, panel, record
+from mnist_scratch.training import Answers, History, evaluate
 
 
 class Two:
@@ -76,7 +76,7 @@ def test_panel_draws(history):
     texts = [text.get_text() for figure in plt.get_fignums() for ax in plt.figure(figure).axes for text in ax.texts]
     assert texts.count("3") == 10  # three images of each digit, all answered with 2
     titles = [ax.get_title() for figure in plt.get_fignums() for ax in plt.figure(figure).axes]
-    assert "0.1000 of 30 correct" in titles and sum("taken for 2" in title for title in titles) == 9
+    assert "0.1000 of 30 correct" in titles and sum("→ 2, " in title for title in titles) == 9
     assert ("learning curve" in titles) == bool(history)
     plt.close("all")
 
@@ -103,3 +103,31 @@ def test_curves_have_labelled_axes():
     assert ax.get_xlabel() == "epoch" and ax.get_ylabel() == "validation accuracy"
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "guess"]
     plt.close("all")
+
+
+def test_panel_draws_the_first_ten_weights():
+    panel(evaluate(Two(), DIGITS), DIGITS, weights=torch.randn(64, 28, 28))
+    maps = [ax.images[0].get_cmap().name for ax in plt.gcf().axes if ax.images]
+    assert maps.count("RdBu_r") == 10
+    plt.close("all")
+
+
+def test_calibration_of_known_answers():
+    right = torch.arange(1000) % 10 < 7  # seven in ten
+    answers = Answers(torch.zeros(1000, dtype=torch.int64), (~right).long(), torch.full((1000,), 0.72))
+    confidence, accuracy, counts = calibration(answers)
+    assert counts.tolist() == [1000]
+    assert accuracy.item() == pytest.approx(0.7) and confidence.item() == pytest.approx(0.72)
+
+
+def test_calibration_keeps_every_answer_at_the_edges():
+    answers = Answers(torch.arange(4), torch.arange(4), torch.tensor([0.0, 0.1, 0.999999, 1.0]))
+    confidence, accuracy, counts = calibration(answers)
+    assert counts.tolist() == [1, 1, 2] and accuracy.tolist() == [1, 1, 1]
+
+
+def test_calibration_means_are_those_of_all_answers():
+    evaluation = evaluate(lambda images: torch.randn(len(images), 10), DIGITS)
+    confidence, accuracy, counts = calibration(evaluation)
+    assert (accuracy * counts).sum().item() / len(DIGITS) == pytest.approx(evaluation.accuracy)
+    assert (confidence * counts).sum().item() / len(DIGITS) == pytest.approx(evaluation.confidence.mean().item())

@@ -3,11 +3,11 @@ import pytest
 import torch
 from torch import nn
 
-from mnist_scratch.data import Digits
+from mnist_scratch.data import MNIST, Digits
 from mnist_scratch.linear import LinearModel, init_params
 from mnist_scratch.losses import cross_entropy, sigmoid_mse
 from mnist_scratch.nets import TwoLayerNet
-from mnist_scratch.training import evaluate, fit, minibatches
+from mnist_scratch.training import evaluate, final_evaluation, fit, minibatches
 
 
 @pytest.fixture
@@ -93,6 +93,12 @@ def test_torch_modules_optimisers_and_schedules_fit_in(digits):
     assert history.valid_accuracy[-1] > 0.9
     assert len(rates) == 4 * 7 and max(rates) == pytest.approx(0.01, rel=0.01) and rates[-1] < rates[0]
     assert not net.training
+
+
+def test_only_the_final_evaluation_reads_the_test_images(digits):
+    model, other = MODELS["linear"](), Digits(digits.images[:50], digits.labels[:50])
+    mnist = MNIST(train=digits, valid=digits, test=other, name="noise")
+    assert final_evaluation(model, mnist).predicted.equal(evaluate(model, other).predicted)
 
 
 def test_evaluate_switches_dropout_off_and_back_on(digits):
