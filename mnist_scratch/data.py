@@ -37,6 +37,15 @@ def images_to_tensor(
     "Every PNG of one folder in one tensor. `DataError` where a picture cannot be used."
     return torch.stack([_read_png(file) for file in png_paths(Path(folder))])
 
+# %% ../nbs/01_tensors.ipynb #d646abb7
+def _share(labels: Int64[Tensor, "n"], n_valid: int) -> Int64[Tensor, "k"]:
+    "How many images of each digit to draw, so that the digits keep their shares and the counts add up to `n_valid`."
+    exact = torch.bincount(labels)*n_valid/len(labels)
+    share = exact.floor().long()
+    left_over = n_valid - int(share.sum())
+    share[(exact - share).argsort(descending=True, stable=True)[:left_over]] += 1
+    return share
+
 # %% ../nbs/01_tensors.ipynb #1615ef79
 @shape_checked
 def split_validation(
@@ -45,13 +54,9 @@ def split_validation(
 ) -> tuple[Tensor, Tensor]:  # indices to train on, indices to validate on, both in ascending order
     "Draw `n_valid` images so that every digit keeps its share."
     if not 0 < n_valid < len(labels): raise ValueError(f"n_valid should lie between 0 and {len(labels)}, got {n_valid}")
-    exact = torch.bincount(labels)*n_valid/len(labels)
-    share = exact.floor().long()
-    left_over = n_valid - int(share.sum())  # by rounding down; goes to the digits that lost most by it
-    share[(exact - share).argsort(descending=True, stable=True)[:left_over]] += 1
     generator = torch.Generator().manual_seed(seed)
     is_valid = torch.zeros(len(labels), dtype=torch.bool)
-    for digit, count in enumerate(share.tolist()):
+    for digit, count in enumerate(_share(labels, n_valid).tolist()):
         candidates = (labels == digit).nonzero().flatten()
         is_valid[candidates[torch.randperm(len(candidates), generator=generator)[:count]]] = True
     return (~is_valid).nonzero().flatten(), is_valid.nonzero().flatten()
