@@ -15,23 +15,24 @@ from torch import Tensor
 
 from .linear import init_params, linear
 
+# %% ../nbs/05_two_layer_net.ipynb #0bcba6f0
+def _layer(n_in: int, n_out: int, std: float | None, generator: torch.Generator, device) -> list[Tensor]:
+    "Random weights and zero biases of one layer; `std` None stands for 1/sqrt(number of inputs)."
+    size = 1/math.sqrt(n_in) if std is None else std
+    weights = init_params(n_in, n_out, std=size, generator=generator, device=device)
+    return [weights, init_params(n_out, std=0.0, device=device)]
+
 # %% ../nbs/05_two_layer_net.ipynb #ba7e6d33
 class TwoLayerNet:
     "Linear, activation function, linear; logits are the outputs of the second linear layer."
-    def __init__(
-        self,
-        n_hidden: int = 64,  # hidden units
-        std: float | None = None,  # of all weights; None takes 1/sqrt(number of inputs) for each layer
-        activation: Callable[[Tensor], Tensor] = torch.sigmoid,  # applied to every hidden unit
-        seed: int = 0, device: torch.device | str | None = None,
-    ):
+    def __init__(self, n_hidden: int = 64,  # hidden units
+                 std: float | None = None,  # of all weights; None takes 1/sqrt(number of inputs) for each layer
+                 activation: Callable[[Tensor], Tensor] = torch.sigmoid,  # applied to every hidden unit
+                 seed: int = 0, device: torch.device | str | None = None):
         if n_hidden < 1: raise ValueError(f"TwoLayerNet(): n_hidden should be at least 1, got {n_hidden}")
         generator = torch.Generator().manual_seed(seed)
-        def layer(n_in: int, n_out: int) -> list[Tensor]:
-            size = 1/math.sqrt(n_in) if std is None else std
-            weights = init_params(n_in, n_out, std=size, generator=generator, device=device)
-            return [weights, init_params(n_out, std=0.0, device=device)]
-        self.hidden, self.output, self.activation = layer(784, n_hidden), layer(n_hidden, 10), activation
+        self.hidden = _layer(784, n_hidden, std, generator, device)
+        self.output, self.activation = _layer(n_hidden, 10, std, generator, device), activation
 
     def parameters(self) -> list[Tensor]: return [*self.hidden, *self.output]
     def __call__(self, images: Float[Tensor, "n h w"]) -> Float[Tensor, "n k"]:
