@@ -1,12 +1,13 @@
-"""Write the results into README.md, as a table and a picture, from the ledger and the outputs of the last full run.
+"""Write the results of the last full run into README.md: the final table and picture of notebook 06, and the minutes.
 
-Run it after `python scripts/run_notebooks.py --inplace`, which leaves the ledger in _build/ and the outputs in nbs/."""
+Run it after `python scripts/run_notebooks.py --inplace`, which leaves the outputs in nbs/ and the times in _build/."""
+import base64
+import json
 import os
 import platform
 import re
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import nbformat
 import torch
 
@@ -16,43 +17,49 @@ ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "results.png"
 
 
-def test_accuracy() -> str:
-    "What notebook 06 shows last: the accuracy of the ResNet on the test images, with its standard error."
+def last_output(kind: str, wanted: str) -> str:
+    "The last output of notebook 06 of one MIME type, among the cells whose code or output holds `wanted`."
     cells = nbformat.read(ROOT / "nbs" / "06_resnet.ipynb", as_version=4).cells
-    shown = [output.data["text/plain"] for cell in cells for output in cell.get("outputs", []) if "data" in output]
-    (line,) = (text.strip("'") for text in shown if "test accuracy" in text)
-    return line.replace(":", "")
+    found = [output.data[kind] for cell in cells for output in cell.get("outputs", [])
+             if kind in output.get("data", {}) and wanted in cell.source + output.data[kind]]
+    return found[-1]
 
 
-def draw(rows):
-    _, ax = plt.subplots(figsize=(7, 3.2), dpi=100, layout="constrained")
-    for row, marker in zip(rows, "osD^vP", strict=True):
-        ax.plot(row.seconds, row.valid_accuracy, marker, label=row.model)
-    ax.set(xscale="log", xlabel="seconds of learning", ylabel="validation accuracy")
-    ax.legend(fontsize=8)
-    plt.savefig(PICTURE)
+def results() -> str:
+    "The block between the two marks of the README."
+    os.environ["MNIST_SCRATCH_LEDGER"] = str(ROOT / "_build" / "ledger")
+    rows = ledger()
+    (data,) = {row.data for row in rows}
+    (device,) = {row.device for row in rows}
+    PICTURE.write_bytes(base64.b64decode(last_output("image/png", "share of test images missed")))
+    return "\n\n".join([
+        f"![Share of test images missed against seconds of learning, one point for each model]({PICTURE.name})",
+        last_output("text/markdown", "validation accuracy ± spread"),
+        f"Data: MNIST ({data}); seconds of learning, means over the seeds. Machine: {platform.machine()} {device}, "
+        f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__.split('+')[0]}. "
+        "Made by notebook [06_resnet](nbs/06_resnet.ipynb), which explains the two kinds of ±.",
+    ])
+
+
+def with_minutes(readme: str) -> str:
+    "The README with the last column of the table of lessons filled in."
+    seconds = json.loads((ROOT / "_build" / "seconds.json").read_text(encoding="utf-8"))
+
+    def fill(row: re.Match) -> str:
+        minutes = seconds[row["name"]] / 60
+        return f"{row['start']} {'under 1' if minutes < 1 else f'{minutes:.0f}'} |"
+
+    return re.sub(r"^(?P<start>\| \[(?P<name>\w+)\]\(nbs/.*\|)[^|]*\|$", fill, readme, flags=re.M)
 
 
 def main():
-    os.environ["MNIST_SCRATCH_LEDGER"] = str(ROOT / "_build" / "ledger")
-    rows = ledger()
-    draw(rows)
-    (data,) = {row.data for row in rows}
-    (device,) = {row.device for row in rows}
-    block = "\n\n".join([
-        f"![Validation accuracy against seconds of learning, one point for each model]({PICTURE.name})",
-        rows._repr_markdown_(),
-        f"Data: MNIST ({data}), accuracy on the validation images, one run of each model with seed 0. Machine: "
-        f"{platform.machine()} {device}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, "
-        f"torch {torch.__version__.split('+')[0]}. Read once, at the end of the series: {test_accuracy()}.",
-    ])
     readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
     marks = re.compile(r"(<!-- results -->\n).*?(\n<!-- end -->)", re.S)
-    new, count = marks.subn(lambda found: found[1] + block + found[2], text)
+    block = results()
+    text, count = marks.subn(lambda found: found[1] + block + found[2], readme.read_text(encoding="utf-8"))
     if count != 1:
         raise ValueError(f"README.md should hold one block of results between its two marks, got {count}")
-    readme.write_text(new, encoding="utf-8")
+    readme.write_text(with_minutes(text), encoding="utf-8")
 
 
 if __name__ == "__main__":
