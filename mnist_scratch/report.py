@@ -68,6 +68,14 @@ def _draw_calibration(evaluation: Evaluation, ax: Axes):
     ax.set(xlabel="confidence", ylabel="accuracy", title="calibration", xlim=(0, 1.03), ylim=(0, 1.03))
 
 # %% ../nbs/tools/report.ipynb #520374cb
+def _parts(n_parts: int, with_weights: bool) -> tuple:
+    "A row of subfigures, and one below for weights or None."
+    heights = [3.3, 1.3] if with_weights else [3.3]  # inches
+    figure = plt.figure(figsize=(3.3*n_parts, sum(heights)), dpi=80, layout="constrained")
+    rows = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
+    return rows[0].subfigures(1, n_parts), rows[1] if with_weights else None
+
+# %% ../nbs/tools/report.ipynb #cdd598ca
 def panel(
     evaluation: Evaluation,
     digits: Digits,  # the images that `evaluation` is about
@@ -77,17 +85,13 @@ def panel(
     "Draw what a model gets wrong and how sure it was; where they are given, also how it learned and its weights."
     if len(digits) != len(evaluation.labels): raise ValueError(
         f"panel(): the evaluation is about {len(evaluation.labels)} images, but digits holds {len(digits)}")
-    n_parts = 4 if history else 3
-    heights = [3.3] if weights is None else [3.3, 1.3]  # inches
-    figure = plt.figure(figsize=(3.3*n_parts, sum(heights)), dpi=80, layout="constrained")
-    rows = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)
-    parts = rows[0, 0].subfigures(1, n_parts)
+    parts, below = _parts(4 if history else 3, with_weights=weights is not None)
     _draw_confusion(evaluation, parts[0].subplots())
     parts[1].suptitle("surest mistakes: truth → answer", fontsize=10)
     _draw_mistakes(evaluation, digits, parts[1].subplots(3, 3).flatten())
     _draw_calibration(evaluation, parts[2].subplots())
     if history: _draw_history(history, parts[3].subplots())
-    if weights is not None: draw_weights(weights[:10], rows[1, 0], rows[1, 0].subplots(1, 10))
+    if weights is not None: draw_weights(weights[:10], below, below.subplots(1, 10))
 
 # %% ../nbs/tools/report.ipynb #06135af2
 @dataclass(frozen=True)

@@ -23,12 +23,13 @@ BUILD = ROOT / "_build"
 
 
 def shrink_pictures(notebook: nbformat.NotebookNode):
-    "Store plots with 128 colours: a third of the bytes, and no eye sees the difference."
+    "Store plots with 256 colours of their own: a third of the bytes, and no eye sees the difference."
     for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
         if "image/png" in output.get("data", {}):
             small = io.BytesIO()
             picture = Image.open(io.BytesIO(base64.b64decode(output.data["image/png"])))
-            picture.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+            colours = {"colors": 256, "method": Image.Quantize.MAXCOVERAGE, "kmeans": 1, "dither": Image.Dither.NONE}
+            picture.convert("RGB").quantize(**colours).save(small, "PNG", optimize=True)
             output.data["image/png"] = base64.b64encode(small.getvalue()).decode()
 
 
