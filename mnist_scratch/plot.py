@@ -53,7 +53,7 @@ def draw_weights(
     weights: Float[Tensor, "k h w"],
     figure,  # a matplotlib figure, or a subfigure of one
     axes: Sequence[Axes],  # at least one for each picture
-    titles: Sequence = (),
+    titles: Sequence = (), label: str = "weight",  # of the colour bar
 ):
     "Draw weights as pictures into axes that are there: red positive, blue negative, white zero, one scale for all."
     limit = weights.abs().max().item() or 1
@@ -61,13 +61,13 @@ def draw_weights(
     for index, (picture, ax) in enumerate(zip(weights.detach().cpu().numpy(), axes)):
         drawn = ax.imshow(picture, cmap="RdBu_r", vmin=-limit, vmax=limit)
         ax.set_title(str(titles[index]) if len(titles) else "", fontsize=9)
-    figure.colorbar(drawn, ax=list(axes), shrink=0.8, label="weight")
+    figure.colorbar(drawn, ax=list(axes), shrink=0.8, label=label)
 
 @shape_checked
-def show_weights(weights: Float[Tensor, "k h w"], titles: Sequence = (), columns: int = 10):
+def show_weights(weights: Float[Tensor, "k h w"], titles: Sequence = (), columns: int = 10, label: str = "weight"):
     "Draw weights as pictures in a grid of their own; colours as in `draw_weights`."
     figure, axes = _grid(len(weights), min(columns, len(weights)))
-    draw_weights(weights, figure, axes, titles)
+    draw_weights(weights, figure, axes, titles, label)
 
 # %% ../nbs/tools/plot.ipynb #3fa5a91b
 def plot_curves(
