@@ -9,8 +9,10 @@ INSTALLED := $(VENV)/.installed
 run: $(INSTALLED)  ## execute the whole series and print the ledger
 	$(BIN)/python scripts/run_notebooks.py
 
-test: $(INSTALLED)  ## run every test
-	$(BIN)/python -m pytest
+test: $(INSTALLED)  ## lint, then run every test, with the coverage of the library
+	$(BIN)/ruff check
+	$(BIN)/python -m pip check --disable-pip-version-check
+	$(BIN)/python -m pytest --cov
 
 lab: $(INSTALLED)  ## open JupyterLab on the series
 	$(BIN)/jupyter lab --notebook-dir nbs

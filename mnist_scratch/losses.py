@@ -11,12 +11,13 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from .shapes import shape_checked
+from .shapes import check_labels, shape_checked
 
 # %% ../nbs/04_loss_functions.ipynb #4e801868
 @shape_checked
 def sigmoid_mse(logits: Float[Tensor, "n k"], labels: Int64[Tensor, "n"]) -> Float[Tensor, ""]:
     "Mean squared difference between sigmoid(logits) and the one-hot labels; 0 is perfect, 1 the worst."
+    check_labels(labels, logits.shape[1], "sigmoid_mse(): labels")
     return (logits.sigmoid() - one_hot(labels, logits.shape[1])).square().mean()
 
 # %% ../nbs/04_loss_functions.ipynb #ada5c534
@@ -29,11 +30,12 @@ def log_softmax(logits: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
 @shape_checked
 def softmax_mse(logits: Float[Tensor, "n k"], labels: Int64[Tensor, "n"]) -> Float[Tensor, ""]:
     "Mean squared difference between the softmax probabilities and the one-hot labels; 0 is perfect, 2/k the worst."
+    check_labels(labels, logits.shape[1], "softmax_mse(): labels")
     return (log_softmax(logits).exp() - one_hot(labels, logits.shape[1])).square().mean()
 
 # %% ../nbs/04_loss_functions.ipynb #f9c35ad2
 @shape_checked
 def cross_entropy(logits: Float[Tensor, "n k"], labels: Int64[Tensor, "n"]) -> Float[Tensor, ""]:
     "Mean of -log(softmax probability of the true class); 0 is perfect, log(k) knows nothing, no upper limit."
-    rows = torch.arange(len(labels), device=labels.device)
-    return -log_softmax(logits)[rows, labels].mean()
+    check_labels(labels, logits.shape[1], "cross_entropy(): labels")
+    return -log_softmax(logits).gather(1, labels[:, None]).mean()  # unlike indexing, never takes -1

@@ -9,6 +9,7 @@ __all__ = ['Answers', 'Evaluation', 'evaluate', 'final_evaluation', 'minibatches
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -16,14 +17,16 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from .data import MNIST, Digits
+from .shapes import check_labels, shape_checked
 
 # %% ../nbs/tools/training.ipynb #dd900bb9
+@shape_checked
 @dataclass(frozen=True)
 class Answers:
     "What a model answered, image by image."
-    labels: Tensor  # the truth, one an image
-    predicted: Tensor  # the digit with the highest logit
-    confidence: Tensor  # softmax probability of the predicted digit, 0 to 1
+    labels: Int64[Tensor, "n"]  # the truth
+    predicted: Int64[Tensor, "n"]  # the digit with the highest logit
+    confidence: Float[Tensor, "n"]  # softmax probability of the predicted digit, 0 to 1
 
     def worst(self, n: int = 9) -> Tensor:
         "Indices of the mistakes that were made with the greatest confidence, worst first."
@@ -31,17 +34,18 @@ class Answers:
         return mistakes[self.confidence[mistakes].argsort(descending=True, stable=True)][:n]
 
 # %% ../nbs/tools/training.ipynb #ce35924e
+@shape_checked
 @dataclass(frozen=True)
 class Evaluation(Answers):
     "What a model made of some digits: its answers, and how often they are right; `evaluate` makes it."
-    confusion: Tensor  # 10 x 10 counts: row the true digit, column the predicted one
+    confusion: Int64[Tensor, "10 10"]  # counts: row the true digit, column the predicted one
 
     @property
     def accuracy(self) -> float:
         "Correct over total, 0 to 1."
         return self.confusion.diag().sum().item()/len(self.labels)
     @property
-    def per_digit(self) -> Tensor:
+    def per_digit(self) -> Float[Tensor, "10"]:
         "Ten accuracies, 0 to 1: the share of each digit's images that was recognised; NaN where it has none."
         return self.confusion.diag()/self.confusion.sum(1)
     @property
@@ -49,22 +53,38 @@ class Evaluation(Answers):
         "One binomial standard error of `accuracy`: how far it moves by the luck of which images were drawn."
         return math.sqrt(self.accuracy*(1 - self.accuracy)/len(self.labels))
 
+# %% ../nbs/tools/training.ipynb #ee8f6d89
+def _check(caller: str, settings: dict[str, float], piles: dict[str, Digits]):
+    "Settings are greater than 0; every pile holds images, and labels from 0 to 9."
+    for name, value in settings.items():
+        if not value > 0: raise ValueError(f"{caller}(): {name} should be greater than 0, got {value}")
+    for name, digits in piles.items():
+        if not len(digits): raise ValueError(f"{caller}(): {name} should hold at least one image, got none")
+        check_labels(digits.labels.cpu(), 10, f"{caller}(): {name}.labels")
+
+def _check_logits(logits: Tensor, n: int):
+    "Whether `evaluate` can read answers from them."
+    if logits.shape != (n, 10):
+        raise ValueError(f"evaluate(): the model should give logits of shape ({n}, 10), "
+                         f"one row an image, got {tuple(logits.shape)}")
+    broken = n - int(logits.isfinite().all(1).sum())
+    if broken: raise ValueError(f"evaluate(): the logits of {broken} of {n} images are not finite; "
+                                "if the model was trained, try a smaller lr")
+
 # %% ../nbs/tools/training.ipynb #b5747534
 def evaluate(
     model: Callable,  # images in, logits out
     digits: Digits,
     batch_size: int = 1000,  # images at a time; only memory and time depend on it
 ) -> Evaluation:
-    "Ask `model` about every image, without learning from it."
-    if not len(digits): raise ValueError("evaluate() needs at least one image, got none")
+    "Ask `model` about every image, without learning from it. `ValueError` where it gives no usable logits."
+    _check("evaluate", {"batch_size": batch_size}, {"digits": digits})
     was_training = isinstance(model, nn.Module) and model.training
     if was_training: model.eval()
     with torch.no_grad():
         logits = torch.cat([model(images).float() for images in digits.images.split(batch_size)])
     if was_training: model.train()
-    if logits.shape != (len(digits), 10):
-        raise ValueError(f"evaluate(): the model should give logits of shape ({len(digits)}, 10), "
-                         f"one row an image, got {tuple(logits.shape)}")
+    _check_logits(logits, len(digits))
     confidence, predicted = logits.softmax(1).max(1)
     confusion = torch.bincount(digits.labels*10 + predicted, minlength=100).view(10, 10)
     return Evaluation(digits.labels, predicted, confidence, confusion)
@@ -77,7 +97,8 @@ def final_evaluation(model: Callable, mnist: MNIST) -> Evaluation:
 # %% ../nbs/tools/training.ipynb #4a40763f
 def minibatches(n: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
     "Indices 0 to n - 1 in a new random order, `batch_size` at a time; the last batch may be smaller."
-    yield from torch.randperm(n, generator=generator).split(batch_size)
+    if batch_size < 1: raise ValueError(f"minibatches(): batch_size should be at least 1, got {batch_size}")
+    if n: yield from torch.randperm(n, generator=generator).split(batch_size)
 
 @dataclass
 class History:
@@ -87,13 +108,10 @@ class History:
     seconds: float = 0.0  # for learning alone, without measuring
 
 # %% ../nbs/tools/training.ipynb #4df078b6
-def _check(train: Digits, epochs: int, lr: float, batch_size: int):
-    for name, value in {"epochs": epochs, "batch_size": batch_size, "lr": lr, "number of images": len(train)}.items():
-        if not value > 0: raise ValueError(f"fit(): {name} should be greater than 0, got {value}")
-
 def _stepper(model, optimizer: Callable, schedule: Callable | None, lr: float, n_steps: int) -> Callable[[], None]:
     "A function that moves the parameters once, against the gradients they hold, and then clears these."
     descent = optimizer(list(model.parameters()), lr=lr)
+    descent.zero_grad()  # of what was calculated before
     scheduler = schedule(descent, n_steps) if schedule else None
     def step():
         descent.step()
@@ -117,23 +135,31 @@ def _epoch(model, train: Digits, loss: Callable, step: Callable, batches: Iterat
     if not math.isfinite(mean_loss): raise ValueError(f"fit(): the loss became {mean_loss}; try a smaller lr")
     return mean_loss
 
+# %% ../nbs/tools/training.ipynb #eca599aa
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[torch.Generator]:
+    "A generator of one's own; PyTorch's, from which dropout draws, gets the same seed and is left as it was."
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield torch.Generator().manual_seed(seed)
+
 # %% ../nbs/tools/training.ipynb #fd2abe85
 def fit(
     model,  # images in, logits out; its `parameters()` are changed in place
     train: Digits, valid: Digits, *,
     loss: Callable[[Float[Tensor, "n k"], Int64[Tensor, "n"]], Float[Tensor, ""]],
     epochs: int, lr: float,  # passes over `train`, and the learning rate, the size of a step
-    batch_size: int = 256, seed: int = 0,  # the seed decides the order of the images
+    batch_size: int = 256, seed: int = 0,  # the seed decides the order of the images, and dropout
     optimizer: Callable = torch.optim.SGD,  # called with the parameters and lr
     schedule: Callable | None = None,  # (optimizer, number of steps) -> a torch learning-rate scheduler
 ) -> History:
     "Train `model` by mini-batch gradient descent. `ValueError` for bad settings and for a loss that is not finite."
-    _check(train, epochs, lr, batch_size)
-    step = _stepper(model, optimizer, schedule, lr, epochs*math.ceil(len(train)/batch_size))
-    generator, history = torch.Generator().manual_seed(seed), History()
-    for _ in range(epochs):
-        start = time.perf_counter()
-        history.train_loss.append(_epoch(model, train, loss, step, minibatches(len(train), batch_size, generator)))
-        history.seconds += time.perf_counter() - start
-        history.valid_accuracy.append(evaluate(model, valid).accuracy)
+    _check("fit", {"epochs": epochs, "batch_size": batch_size, "lr": lr}, {"train": train, "valid": valid})
+    step, history = _stepper(model, optimizer, schedule, lr, epochs*math.ceil(len(train)/batch_size)), History()
+    with _seeded(seed, train.labels.device) as generator:
+        for _ in range(epochs):
+            start, batches = time.perf_counter(), minibatches(len(train), batch_size, generator)
+            history.train_loss.append(_epoch(model, train, loss, step, batches))
+            history.seconds += time.perf_counter() - start
+            history.valid_accuracy.append(evaluate(model, valid).accuracy)
     return history

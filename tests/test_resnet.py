@@ -22,14 +22,33 @@ def test_loader_in_order(mnist):
     assert torch.cat([images for images, _ in batches])[:, 0].equal(mnist.train.images)
 
 
-def test_a_learner_repeats_and_becomes_a_model(mnist):
-    weights = []
-    for _ in range(2):
-        learner = resnet_learner(mnist, batch_size=10, seed=4)
-        with learner.no_bar(), learner.no_logging():
-            learner.fit_one_cycle(1, 0.01)
-        weights.append(torch.cat([parameter.detach().flatten() for parameter in learner.model.parameters()]))
-    torch.testing.assert_close(weights[0], weights[1])
+def trained(mnist, seed):
+    learner = resnet_learner(mnist, batch_size=10, seed=seed)
+    with learner.no_bar(), learner.no_logging():
+        learner.fit_one_cycle(1, 0.01)
+    return learner
+
+
+def weights(learner) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in learner.model.parameters()])
+
+
+def test_a_seed_decides_a_run_and_the_learner_becomes_a_model(mnist):
+    learner, again = trained(mnist, seed=4), trained(mnist, seed=4)
+    assert learner.recorder.values == again.recorder.values
+    assert weights(learner).equal(weights(again))
+    assert not weights(learner).equal(weights(resnet_learner(mnist, seed=5)))
     model = ResNet(learner)
-    assert model(mnist.valid.images).shape == (10, 10)
+    assert model(mnist.valid.images).shape == (10, 10) and model(mnist.valid.images[:1]).shape == (1, 10)
     assert evaluate(model, mnist.valid).accuracy == evaluate(model, mnist.valid, batch_size=3).accuracy
+
+
+@pytest.mark.parametrize("wrong", ["no batch axis", "channel axis", "flat", "whole numbers", "float64", "other device"])
+def test_wrong_images_are_refused(mnist, wrong):
+    images = mnist.valid.images
+    wrong_images = {
+        "no batch axis": images[0], "channel axis": images[:, None], "flat": images.flatten(1),
+        "whole numbers": images.to(torch.uint8), "float64": images.double(), "other device": images.to("meta"),
+    }[wrong]
+    with pytest.raises((ValueError, RuntimeError)), torch.no_grad():
+        ResNet(resnet_learner(mnist))(wrong_images)

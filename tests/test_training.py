@@ -1,4 +1,7 @@
 """fit and evaluate: what they refuse, what they leave behind, and that a seed decides a run."""
+import re
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +10,7 @@ from mnist_scratch.data import MNIST, Digits
 from mnist_scratch.linear import LinearModel, init_params
 from mnist_scratch.losses import cross_entropy, sigmoid_mse
 from mnist_scratch.nets import TwoLayerNet
+from mnist_scratch.shapes import ShapeError
 from mnist_scratch.training import evaluate, final_evaluation, fit, minibatches
 
 
@@ -23,17 +27,62 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_a_seed_decides_a_run(digits, name):
-    def run(seed):
-        model = MODELS[name]()
-        return fit(model, digits, digits, loss=cross_entropy, epochs=3, lr=0.1, batch_size=32, seed=seed), model
+def dropout_net() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Flatten(), nn.Linear(784, 32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, 10))
 
-    (first, model), (second, again), (other, _) = run(0), run(0), run(1)
+
+def one_cycle(optimizer, n_steps):
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.01, total_steps=n_steps)
+
+
+sgd = partial(fit, loss=cross_entropy, epochs=3, lr=0.1, batch_size=32)
+adam = partial(sgd, lr=0.01, optimizer=torch.optim.Adam, schedule=one_cycle)
+TRAINERS = {
+    "linear, SGD": (MODELS["linear"], sgd),
+    "two layers, SGD": (MODELS["two layers"], sgd),
+    "two layers, Adam + one-cycle": (MODELS["two layers"], adam),
+    "dropout, Adam + one-cycle": (dropout_net, adam),
+}
+CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"))
+
+
+def moved(model, device):
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(device)
+    return model
+
+
+@pytest.mark.parametrize("device", ["cpu", CUDA])
+@pytest.mark.parametrize("name", TRAINERS)
+def test_a_seed_decides_a_run(digits, name, device):
+    "To the last bit: losses, accuracies and parameters."
+    make, train = TRAINERS[name]
+    digits = digits.to(device)
+
+    def run(seed):
+        model = moved(make(), device)
+        return train(model, digits, digits, seed=seed), model
+
+    # The second run finds PyTorch's own generator in another state, as it would be in a notebook.
+    (first, model), _, (second, again), (other, _) = run(0), torch.rand(5, device=device), run(0), run(1)
     assert first.train_loss == second.train_loss and first.valid_accuracy == second.valid_accuracy
     assert all(ours.equal(theirs) for ours, theirs in zip(model.parameters(), again.parameters(), strict=True))
     assert other.train_loss != first.train_loss
     assert first.train_loss[-1] < first.train_loss[0]
+
+
+def test_fit_leaves_the_random_numbers_of_others_alone(digits):
+    before = torch.random.get_rng_state()
+    adam(dropout_net(), digits, digits)
+    assert torch.random.get_rng_state().equal(before)
+
+
+def test_gradients_from_before_do_not_count(digits):
+    fresh, used = MODELS["linear"](), MODELS["linear"]()
+    (100 * cross_entropy(used(digits.images), digits.labels)).backward()
+    assert sgd(used, digits, digits).train_loss == sgd(fresh, digits, digits).train_loss
 
 
 def test_global_random_numbers_do_not_matter(digits):
@@ -50,6 +99,14 @@ def test_minibatches_hold_every_index_once(generator):
     assert sorted(torch.cat(batches).tolist()) == list(range(10))
 
 
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_batches_of_no_size_are_refused(digits, generator, batch_size):
+    with pytest.raises(ValueError, match=rf"minibatches\(\): batch_size should be at least 1, got {batch_size}"):
+        list(minibatches(10, batch_size, generator))
+    with pytest.raises(ValueError, match=rf"evaluate\(\): batch_size should be greater than 0, got {batch_size}"):
+        evaluate(LinearModel.random(), digits, batch_size=batch_size)
+
+
 @pytest.mark.parametrize("setting", [{"epochs": 0}, {"lr": 0.0}, {"lr": -1.0}, {"lr": float("nan")}, {"batch_size": 0}])
 def test_bad_settings_are_named(digits, setting):
     model = LinearModel.random()
@@ -60,11 +117,58 @@ def test_bad_settings_are_named(digits, setting):
 
 
 def test_no_images(digits):
-    nothing = Digits(*digits[:0])
-    with pytest.raises(ValueError, match="number of images should be greater than 0, got 0"):
-        fit(LinearModel.random(), nothing, digits, loss=cross_entropy, epochs=1, lr=0.1)
-    with pytest.raises(ValueError, match="at least one image"):
-        evaluate(LinearModel.random(), nothing)
+    nothing, model = Digits(*digits[:0]), LinearModel.random()
+    before = model.weights.detach().clone()
+    for name, piles in {"train": (nothing, digits), "valid": (digits, nothing)}.items():
+        with pytest.raises(ValueError, match=rf"fit\(\): {name} should hold at least one image, got none"):
+            sgd(model, *piles)
+    with pytest.raises(ValueError, match=r"evaluate\(\): digits should hold at least one image, got none"):
+        evaluate(model, nothing)
+    assert model.weights.equal(before)
+
+
+@pytest.mark.parametrize("wrong", [-1, 10, 255])
+def test_labels_that_are_no_digits_are_named_before_anything_is_learned(digits, wrong):
+    "A -1 would otherwise be taken for the last class, the nines, without a word."
+    bad, model = Digits(digits.images, digits.labels.clone()), LinearModel.random()
+    bad.labels[17] = wrong
+    before = model.weights.detach().clone()
+    for name, piles in {"train": (bad, digits), "valid": (digits, bad)}.items():
+        with pytest.raises(ValueError, match=rf"fit\(\): {name}.labels should lie between 0 and 9, got {wrong}"):
+            sgd(model, *piles)
+    with pytest.raises(ValueError, match=rf"evaluate\(\): digits.labels should lie between 0 and 9, got {wrong}"):
+        evaluate(model, bad)
+    assert model.weights.equal(before)
+
+
+def test_images_of_another_size_than_the_model_expects(digits):
+    small = Digits(digits.images[:, :27], digits.labels)
+    for ask in (evaluate, lambda model, digits: sgd(model, digits, digits)):
+        with pytest.raises(ShapeError, match=r"weights .*got float32 \(784, 10\) \(pixels is float32 \(\d+, 756\)"):
+            ask(LinearModel.random(), small)
+
+
+def test_a_model_on_another_device_than_the_images(digits):
+    for ask in (evaluate, lambda model, digits: sgd(model, digits, digits)):
+        with pytest.raises(ShapeError, match="weights has device meta, but pixels has device cpu"):
+            ask(LinearModel.random(device="meta"), digits)
+
+
+def test_validation_images_on_another_device_than_the_training_images(digits):
+    with pytest.raises(ShapeError, match="weights has device cpu, but pixels has device meta"):
+        evaluate(LinearModel.random(), Digits(digits.images.to("meta"), digits.labels))
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_a_model_that_gives_no_numbers_is_no_poor_model(digits, number):
+    "It would answer 0 for every image, and score one in ten."
+    def broken(images):
+        logits = torch.zeros(len(images), 10)
+        logits[3, 4] = number
+        return logits
+
+    with pytest.raises(ValueError, match="the logits of 2 of 200 images are not finite.*try a smaller lr"):
+        evaluate(broken, digits, batch_size=100)
 
 
 def test_a_loss_that_is_no_number_stops_the_run(digits):
@@ -72,9 +176,10 @@ def test_a_loss_that_is_no_number_stops_the_run(digits):
         fit(LinearModel.random(), digits, digits, loss=lambda *_: cross_entropy(*_) * float("nan"), epochs=50, lr=0.1)
 
 
-def test_a_model_with_too_few_classes_is_named(digits):
-    with pytest.raises(ValueError, match=r"logits of shape \(200, 10\).*got \(200, 3\)"):
-        evaluate(lambda images: torch.zeros(len(images), 3), digits)
+@pytest.mark.parametrize("shape", [(200, 3), (200, 11), (200,), (200, 10, 1), (1, 10)])
+def test_logits_of_a_wrong_shape_are_named(digits, shape):
+    with pytest.raises(ValueError, match=rf"logits of shape \(200, 10\).*got {re.escape(str(shape))}"):
+        evaluate(lambda images: torch.zeros(shape), digits, batch_size=200)
 
 
 def test_torch_modules_optimisers_and_schedules_fit_in(digits):
@@ -82,14 +187,14 @@ def test_torch_modules_optimisers_and_schedules_fit_in(digits):
     net = nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.Dropout(0.1))
     rates = []
 
-    def one_cycle(optimizer, n_steps):
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.01, total_steps=n_steps)
+    def watched(optimizer, n_steps):
+        scheduler = one_cycle(optimizer, n_steps)
         original = scheduler.step
         scheduler.step = lambda: (original(), rates.append(scheduler.get_last_lr()[0]))
         return scheduler
 
     history = fit(net, digits, digits, loss=cross_entropy, epochs=4, lr=0.01, batch_size=30,
-                  optimizer=torch.optim.AdamW, schedule=one_cycle)
+                  optimizer=torch.optim.AdamW, schedule=watched)
     assert history.valid_accuracy[-1] > 0.9
     assert len(rates) == 4 * 7 and max(rates) == pytest.approx(0.01, rel=0.01) and rates[-1] < rates[0]
     assert not net.training
@@ -126,14 +231,11 @@ def test_bad_models():
         init_params(3, std=-1.0)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("device", [CUDA])
 @pytest.mark.parametrize("name", MODELS)
-def test_cuda_agrees_with_the_cpu(digits, name):
+def test_cuda_agrees_with_the_cpu(digits, name, device):
     losses = {}
-    for device in ("cpu", "cuda"):
-        model = MODELS[name]()
-        moved = digits.to(device)
-        for parameter in model.parameters():
-            parameter.data = parameter.data.to(device)
-        losses[device] = fit(model, moved, moved, loss=cross_entropy, epochs=2, lr=0.1).train_loss
-    assert losses["cuda"] == pytest.approx(losses["cpu"], rel=1e-3)
+    for where in ("cpu", device):
+        there = digits.to(where)
+        losses[where] = fit(moved(MODELS[name](), where), there, there, loss=cross_entropy, epochs=2, lr=0.1).train_loss
+    assert losses[device] == pytest.approx(losses["cpu"], rel=1e-3)

@@ -1,0 +1,50 @@
+"""Make a website of what `make run` left in _build/: the executed lessons, with the README as the first page.
+
+    python scripts/website.py FOLDER"""
+import re
+import shutil
+import sys
+from html import escape
+from pathlib import Path
+
+from nbconvert.filters import markdown2html
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = ("results.png", "constraints.txt", "LICENSE")  # that the README shows or links to
+STYLE = "body{max-width:50rem;margin:2rem auto;padding:0 1rem;font:1rem/1.5 sans-serif}:root{color-scheme:light dark}"
+STYLE += ".anchor-link{display:none}pre{overflow:auto}"
+STYLE += "img{max-width:100%}table{border-collapse:collapse}td,th{padding:.2rem .6rem;border-bottom:1px solid #8888}"
+
+
+def page(markdown: Path) -> str:
+    "One Markdown file as a page of HTML."
+    text = markdown.read_text(encoding="utf-8")
+    title = escape(text.partition("\n")[0].removeprefix("# "))
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>'
+    body = f"<body>{markdown2html(text)}</body>"
+    return f'<!doctype html><html lang="en"><head>{head}<style>{STYLE}</style></head>{body}</html>'
+
+
+def links_within(html: str) -> str:
+    "The links of the repository turned into those of the website, where all pages lie in one folder."
+    html = html.replace('href="nbs/tools"', 'href="#tools"')
+    return re.sub(r'href="(?:\.\./|nbs/|tools/)*(\w+)\.(?:ipynb|md)"', r'href="\1.html"', html)
+
+
+def website(built: Path, folder: Path):
+    "Write the pages of all executed notebooks, the glossary and the front page into `folder`."
+    notebooks = {part: sorted((ROOT / part).glob("*.ipynb")) for part in ("nbs", "nbs/tools")}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        shutil.copy(ROOT / name, folder)
+    pages = {path.stem: (built / f"{path.stem}.html").read_text(encoding="utf-8")
+             for paths in notebooks.values() for path in paths}
+    tools = "".join(f'<li><a href="{path.stem}.html">{path.stem}</a></li>' for path in notebooks["nbs/tools"])
+    front = page(ROOT / "README.md").replace("</body>", f'<h2 id="tools">The plumbing</h2><ul>{tools}</ul></body>')
+    pages |= {"index": front, "glossary": page(ROOT / "nbs" / "glossary.md")}
+    for name, html in pages.items():
+        (folder / f"{name}.html").write_text(links_within(html), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    website(ROOT / "_build", Path(sys.argv[1]))
