@@ -168,14 +168,15 @@ def _check_batches(answer: Callable):
     _expect(max(map(len, first)) == 8, "a batch should hold batch_size indices.")
     _expect(torch.cat(first).sort().values.equal(torch.arange(100)), "every index should come up once in an epoch.")
     inside = torch.cat([batch.diff().abs() for batch in first]).float().mean()
-    _expect(inside > 5, "neighbours in a batch are neighbours in the sorted data. Where is the random order?")
+    _expect(inside > 5, "neighbours in a batch are neighbours in the data. "
+            "Print the labels of the first three batches: what do you see?")
     _expect(not torch.cat(first).equal(torch.cat(second)), "two epochs came in the same order.")
 
 @_exercise
 def _check_scores(answer: Callable):
     pixels, weights, biases = _random(5, 4), 9*_random(4, 10, seed=1) - 5, _random(10, seed=2)
     _expect_equal(answer(pixels, weights, biases), pixels @ weights + biases,
-                  "Softmax is part of the loss already. What should reach it are logits.")
+                  "What does cross-entropy do first with the numbers it gets? And what range do yours have?")
 
 @_exercise
 def _check_digit_labels(answer: Callable):
