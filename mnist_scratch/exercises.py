@@ -172,6 +172,7 @@ def _check_batches(answer: Callable):
             "Print the labels of the first three batches: what do you see?")
     _expect(not torch.cat(first).equal(torch.cat(second)), "two epochs came in the same order.")
 
+# %% ../nbs/tools/exercises.ipynb #9c3a82b0
 @_exercise
 def _check_scores(answer: Callable):
     pixels, weights, biases = _random(5, 4), 9*_random(4, 10, seed=1) - 5, _random(10, seed=2)
