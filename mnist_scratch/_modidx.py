@@ -173,6 +173,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'mnist_scratch.shapes': { 'mnist_scratch.shapes.ShapeError': ('tools/shapes.html#shapeerror', 'mnist_scratch/shapes.py'),
                                       'mnist_scratch.shapes._checked_call': ('tools/shapes.html#_checked_call', 'mnist_scratch/shapes.py'),
                                       'mnist_scratch.shapes._described': ('tools/shapes.html#_described', 'mnist_scratch/shapes.py'),
+                                      'mnist_scratch.shapes._kind': ('tools/shapes.html#_kind', 'mnist_scratch/shapes.py'),
                                       'mnist_scratch.shapes._mixed': ('tools/shapes.html#_mixed', 'mnist_scratch/shapes.py'),
                                       'mnist_scratch.shapes._name': ('tools/shapes.html#_name', 'mnist_scratch/shapes.py'),
                                       'mnist_scratch.shapes._sentence': ('tools/shapes.html#_sentence', 'mnist_scratch/shapes.py'),

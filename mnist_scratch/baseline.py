@@ -58,5 +58,6 @@ class NearestMean:
         return cls(pixel_means(digits.images, digits.labels), distance)
 
     def parameters(self) -> list[Tensor]: return [self.means]
+    @shape_checked
     def __call__(self, images: Float[Tensor, "n h w"]) -> Float[Tensor, "n k"]:
         return -self.distance(images, self.means)

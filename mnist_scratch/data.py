@@ -6,6 +6,7 @@
 __all__ = ['images_to_tensor', 'split_validation', 'Digits', 'MNIST', 'default_device', 'load_mnist']
 
 # %% ../nbs/01_tensors.ipynb #1c73ea00
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
 from .files import SPLITS, DIGITS, DataError, cached, mnist_path, png_paths, short
-from .shapes import shape_checked
+from .shapes import check_labels, shape_checked
 
 # %% ../nbs/01_tensors.ipynb #d553cebb
 def _read_png(file: Path) -> UInt8[Tensor, "h w"]:
@@ -22,7 +23,9 @@ def _read_png(file: Path) -> UInt8[Tensor, "h w"]:
     from torchvision.io import decode_png, read_file
     try: image = decode_png(read_file(str(file)))
     except (RuntimeError, OSError) as error:
-        raise DataError(f"{short(file)} is not a readable PNG. Delete it or replace it.") from error
+        locked = file.exists() and not os.access(file, os.R_OK)
+        cure = "Give yourself the right to read it." if locked else "Delete it or replace it."
+        raise DataError(f"{short(file)} is not a readable PNG. {cure}") from error
     if image.shape != (1, 28, 28) or image.dtype != torch.uint8:
         channels, height, width = image.shape
         raise DataError(f"{short(file)} is {height} x {width} pixels with {channels} channel(s) of "
@@ -54,6 +57,7 @@ def split_validation(
 ) -> tuple[Tensor, Tensor]:  # indices to train on, indices to validate on, both in ascending order
     "Draw `n_valid` images so that every digit keeps its share."
     if not 0 < n_valid < len(labels): raise ValueError(f"n_valid should lie between 0 and {len(labels)}, got {n_valid}")
+    check_labels(labels, 10, "split_validation(): labels")
     generator = torch.Generator().manual_seed(seed)
     is_valid = torch.zeros(len(labels), dtype=torch.bool)
     for digit, count in enumerate(_share(labels, n_valid).tolist()):
@@ -74,6 +78,8 @@ class Digits:
         if self.labels.shape != self.images.shape[:1] or self.labels.dtype != torch.int64:
             raise ValueError(f"labels should be int64 ({len(self.images)},), "
                              f"got {self.labels.dtype} {tuple(self.labels.shape)}")
+        if self.labels.device != self.images.device:
+            raise ValueError(f"labels should be on {self.images.device}, as images are, got {self.labels.device}")
     def __len__(self) -> int: return len(self.labels)
     def __getitem__(self, index): return self.images[index], self.labels[index]
     def to(self, device) -> "Digits": return Digits(self.images.to(device), self.labels.to(device))

@@ -44,6 +44,7 @@ class LinearModel:
         return cls(weights, init_params(10, std=0.0, device=device))
 
     def parameters(self) -> list[Tensor]: return [self.weights, self.biases]
+    @shape_checked
     def __call__(self, images: Float[Tensor, "n h w"]) -> Float[Tensor, "n k"]:
         return linear(images.flatten(1), self.weights, self.biases)
 

@@ -52,7 +52,8 @@ def _draw_history(history: History, ax: Axes):
 def calibration(
     answers: Answers, n_bins: int = 10,  # of equal width, from confidence 0 to 1
 ) -> tuple[Tensor, Tensor, Tensor]:  # mean confidence, accuracy and number of answers of each bin that has any
-    "Group the answers by their confidence, and see how often each group is right."
+    "Group the answers by their confidence, and see how often each group is right. `ValueError` without a bin."
+    if n_bins < 1: raise ValueError(f"calibration(): n_bins should be at least 1, got {n_bins}")
     bins = (answers.confidence.double()*n_bins).long().clamp(0, n_bins - 1)
     def total(values: Tensor) -> Tensor: return torch.bincount(bins, values.double(), minlength=n_bins)
     counts = torch.bincount(bins, minlength=n_bins)

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .data import MNIST, Digits
+from .shapes import shape_checked
 from .training import minibatches
 
 with warnings.catch_warnings():
@@ -74,5 +75,6 @@ class ResNet(nn.Module):
         super().__init__()
         self.network = learner.model.eval()
 
+    @shape_checked
     def forward(self, images: Float[Tensor, "n h w"]) -> Float[Tensor, "n k"]:
         return self.network(images[:, None].contiguous(memory_format=torch.channels_last))

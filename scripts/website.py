@@ -32,7 +32,7 @@ def links_within(html: str) -> str:
 
 
 def website(built: Path, folder: Path):
-    "Write the pages of all executed notebooks, the glossary and the front page into `folder`."
+    "Write the pages of all executed notebooks, those of nbs/*.md and the front page into `folder`."
     notebooks = {part: sorted((ROOT / part).glob("*.ipynb")) for part in ("nbs", "nbs/tools")}
     folder.mkdir(parents=True, exist_ok=True)
     for name in FILES:
@@ -41,7 +41,7 @@ def website(built: Path, folder: Path):
              for paths in notebooks.values() for path in paths}
     tools = "".join(f'<li><a href="{path.stem}.html">{path.stem}</a></li>' for path in notebooks["nbs/tools"])
     front = page(ROOT / "README.md").replace("</body>", f'<h2 id="tools">The plumbing</h2><ul>{tools}</ul></body>')
-    pages |= {"index": front, "glossary": page(ROOT / "nbs" / "glossary.md")}
+    pages |= {"index": front, **{path.stem: page(path) for path in (ROOT / "nbs").glob("*.md")}}
     for name, html in pages.items():
         (folder / f"{name}.html").write_text(links_within(html), encoding="utf-8")
 

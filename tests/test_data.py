@@ -82,6 +82,12 @@ def test_split_of_impossible_size(n_valid):
         split_validation(torch.zeros(10, dtype=torch.int64), n_valid)
 
 
+@pytest.mark.parametrize("wrong", [-1, 10])
+def test_split_of_labels_that_are_no_digits(wrong):
+    with pytest.raises(ValueError, match=rf"split_validation\(\): labels should lie between 0 and 9, got {wrong}"):
+        split_validation(torch.tensor([0, 1, wrong, 3]), 2)
+
+
 @pytest.mark.parametrize(
     ("images", "labels", "name"),
     [
@@ -90,6 +96,7 @@ def test_split_of_impossible_size(n_valid):
         (torch.zeros(3, 28, 28), torch.zeros(2, dtype=torch.int64), "labels"),
         (torch.zeros(3, 28, 28), torch.zeros(3, 1, dtype=torch.int64), "labels"),
         (torch.zeros(3, 28, 28), torch.zeros(3), "labels"),
+        (torch.zeros(3, 28, 28), torch.zeros(3, dtype=torch.int64, device="meta"), "labels"),
     ],
 )
 def test_digits_that_do_not_fit(images, labels, name):

@@ -216,7 +216,7 @@ def test_what_may_not_be_read_or_written_is_named(open_folder, small_folder):
     assert re.search(f"folder.training.0 {right}", seen["folder"])
     assert re.search(f"split.training.0 {right}", seen["split"])
     assert re.search(f"digit.training.6 {right}", seen["digit"])
-    assert re.search(r"mine\.png is not a readable PNG", seen["picture"])
+    assert re.search(r"mine\.png is not a readable PNG\. Give yourself the right to read it", seen["picture"])
     assert re.search("The sample cannot be written.*Permission denied.*MNIST_SCRATCH_CACHE", seen["sample"])
     assert re.search("Not cached, .*cannot be written", seen["cache"])
 

@@ -120,9 +120,19 @@ def test_links_lead_somewhere(path):
         assert target.startswith("https://") or (path.parent / target).exists(), target
 
 
-def test_readme_links_lead_somewhere():
-    for target in re.findall(r"\]\(([^)#]+)", (ROOT / "README.md").read_text(encoding="utf-8")):
-        assert target.startswith("https://") or (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", [ROOT / "README.md", *(ROOT / "nbs").glob("*.md")], ids=lambda page: page.stem)
+def test_links_of_pages_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+        assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+def test_departures_name_headings_that_exist():
+    page = (ROOT / "nbs" / "departures.md").read_text(encoding="utf-8")
+    named = re.findall(r'\]\((\w+\.ipynb)\), "([^"]+)"', page)
+    assert len(named) > 15
+    for notebook, heading in named:
+        cells = read_notebook(ROOT / "nbs" / notebook)["cells"]
+        assert any(re.search(f"^## {re.escape(heading)}$", "".join(cell["source"]), re.M) for cell in cells), heading
 
 
 @pytest.fixture

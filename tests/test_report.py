@@ -120,6 +120,11 @@ def test_calibration_of_known_answers():
     assert accuracy.item() == pytest.approx(0.7) and confidence.item() == pytest.approx(0.72)
 
 
+def test_calibration_needs_a_bin():
+    with pytest.raises(ValueError, match=r"calibration\(\): n_bins should be at least 1, got 0"):
+        calibration(Answers(torch.arange(4), torch.arange(4), torch.ones(4)), n_bins=0)
+
+
 def test_calibration_keeps_every_answer_at_the_edges():
     answers = Answers(torch.arange(4), torch.arange(4), torch.tensor([0.0, 0.1, 0.999999, 1.0]))
     confidence, accuracy, counts = calibration(answers)

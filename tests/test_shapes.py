@@ -174,6 +174,8 @@ WRONG_IMAGES = {
     "no batch axis": IMAGES[0],
     "wrong size": IMAGES[:, :27],
     "wrong size, transposed": IMAGES[:, :27].mT,
+    "channel axis": IMAGES[:, None],
+    "already flat": IMAGES.flatten(1),
     "whole numbers": (IMAGES * 255).to(torch.uint8),
     "other device": IMAGES.to("meta"),
 }
@@ -283,6 +285,25 @@ def test_a_wrong_result_is_an_error_of_the_function():
 def test_errors_inside_a_function_pass_through():
     with pytest.raises(ValueError, match=r"there is none of \[3\]"):
         pixel_means(IMAGES[LABELS != 3], LABELS[LABELS != 3])
+
+
+def test_what_passed_once_is_let_through_and_nothing_else():
+    checks = []
+
+    @shape_checked
+    def doubled(images: Float[Tensor, "n p"], labels: Int64[Tensor, "n"]) -> Float[Tensor, "n p"]:
+        checks.append(images.shape)
+        return 2 * images if len(checks) < 2 else images[:, :1]
+
+    assert doubled(PIXELS, LABELS).shape == PIXELS.shape
+    assert doubled(PIXELS + 1, LABELS).shape == (20, 1)  # the same kinds: not even its result is looked at
+    with pytest.raises(ShapeError, match="was about to return a wrong shape"):
+        doubled(PIXELS[:5], LABELS[:5])
+    for wrong in (LABELS[:-1], LABELS[:, None], LABELS.float(), LABELS.to("meta")):
+        with pytest.raises(ShapeError, match="labels"):
+            doubled(PIXELS, wrong)
+        with pytest.raises(ShapeError, match="labels"):
+            doubled(PIXELS, labels=wrong)
 
 
 def test_signature_and_docstring_stay_visible():
