@@ -9,6 +9,7 @@ __all__ = ['SPLITS', 'DIGITS', 'UNFINISHED', 'short', 'cache_home', 'replacing',
 import os
 import shutil
 import time
+from array import array
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from hashlib import sha256
@@ -76,9 +77,11 @@ def _stamp(folder: Path) -> str:
     for split in SPLITS:
         for digit in DIGITS:
             with os.scandir(folder/split/digit) as entries:
-                pngs = [(entry.name, entry.stat()) for entry in entries if entry.name.endswith(".png")]
-            facts = sorted((name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in pngs)
-            digest.update(repr((split, digit, facts)).encode())
+                pngs = sorted((entry for entry in entries if entry.name.endswith(".png")), key=lambda png: png.name)
+            stats = [png.stat() for png in pngs]
+            facts = array("q", [fact for stat in stats for fact in (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)])
+            digest.update(os.fsencode("/".join([split, digit, *[png.name for png in pngs]])))
+            digest.update(facts)
     return digest.hexdigest()
 
 def _checksum(tensors: dict[str, Tensor]) -> str:

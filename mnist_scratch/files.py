@@ -29,9 +29,7 @@ def _unreadable(error: OSError) -> DataError:
     return DataError(f"{short(error.filename)} cannot be read ({error.strerror}). "
                      "Give yourself the right to read it, replace it, or choose another folder.")
 
-def png_paths(folder: Path) -> list[Path]:
-    "The PNGs of one folder, sorted by name; none, or no folder that can be read, is a `DataError`."
-    folder = Path(os.path.expanduser(folder))
+def _png_names(folder: Path) -> list[str]:
     try: names = sorted(name for name in os.listdir(folder) if name.endswith(".png"))
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"There is no folder {short(folder)}. A data folder holds training/ and testing/, "
@@ -39,12 +37,17 @@ def png_paths(folder: Path) -> list[Path]:
     except OSError as error: raise _unreadable(error) from error
     if not names:
         raise DataError(f"{short(folder)} holds no .png file. Put the images there, or choose another folder.")
-    return [folder/name for name in names]
+    return names
+
+def png_paths(folder: Path) -> list[Path]:
+    "The PNGs of one folder, sorted by name; none, or no folder that can be read, is a `DataError`."
+    folder = Path(os.path.expanduser(folder))
+    return [folder/name for name in _png_names(folder)]
 
 def count_images(folder: Path) -> dict[str, int]:
     "How many PNGs `training` and `testing` of a data folder hold; a missing or empty digit is a `DataError`."
     if not os.path.isdir(folder): png_paths(folder)  # raises the error that names the whole folder
-    return {split: sum(len(png_paths(Path(folder)/split/digit)) for digit in DIGITS) for split in SPLITS}
+    return {split: sum(len(_png_names(Path(folder)/split/digit)) for digit in DIGITS) for split in SPLITS}
 
 # %% ../nbs/tools/files.ipynb #a4ce6e4a
 @contextmanager

@@ -29,7 +29,9 @@ def init_params(
 ) -> Tensor:
     "Random parameters with mean 0 that track gradients. The same seed gives the same numbers on every device."
     if std < 0: raise ValueError(f"init_params(): std should not be negative, got {std}")
-    return (torch.randn(*shape, generator=generator)*std).to(device).requires_grad_()
+    values = torch.randn(*shape, generator=generator)*std
+    if len(shape) == 2: values = values.T.contiguous().T  # each column in one piece: faster products, same numbers
+    return values.to(device).requires_grad_()
 
 # %% ../nbs/03_linear_model.ipynb #286d7943
 class LinearModel:

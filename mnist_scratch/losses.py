@@ -24,7 +24,7 @@ def sigmoid_mse(logits: Float[Tensor, "n k"], labels: Int64[Tensor, "n"]) -> Flo
 @shape_checked
 def log_softmax(logits: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
     "Logarithm of the softmax probabilities, 0 or less; safe for large logits."
-    shifted = logits - logits.max(1, keepdim=True).values
+    shifted = logits - logits.detach().amax(1, keepdim=True)  # no gradient: the shift changes no probability
     return shifted - shifted.exp().sum(1, keepdim=True).log()
 
 @shape_checked
