@@ -34,8 +34,9 @@ def mae_distance(images: Float[Tensor, "n h w"], means: Float[Tensor, "k h w"]) 
 def mse_distance(images: Float[Tensor, "n h w"], means: Float[Tensor, "k h w"]) -> Float[Tensor, "n k"]:
     "Mean squared difference between every image and every mean, 0 to 1 for pixels in 0 to 1, rounded to about 1e-6."
     pixels, centres = images.flatten(1), means.flatten(1)  # one row each
-    squares = pixels.square().sum(1, keepdim=True) + centres.square().sum(1)  # (n, 1) and (k,) make (n, k)
-    return ((squares - 2*pixels @ centres.T)/pixels.shape[1]).clamp(min=0)
+    lengths = torch.linalg.vector_norm(pixels, dim=1, keepdim=True)
+    squares = lengths.square() + centres.square().sum(1)  # (n, 1) and (k,) make (n, k)
+    return ((squares - 2*(pixels @ centres.T))/pixels.shape[1]).clamp(min=0)
 
 # %% ../nbs/02_pixel_baseline.ipynb #91de77fc
 @shape_checked

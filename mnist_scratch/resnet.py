@@ -32,10 +32,10 @@ class Loader:
     def __len__(self) -> int: return -(-len(self.digits)//self.batch_size)
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         n = len(self.digits)
-        if self.generator: batches = minibatches(n, self.batch_size, self.generator)
-        else: batches = torch.arange(n).split(self.batch_size)
+        if self.generator: batches = minibatches(n, self.batch_size, self.generator, self.device)
+        else: batches = torch.arange(n, device=self.device).split(self.batch_size)
         for batch in batches:
-            images, labels = self.digits[batch.to(self.device)]
+            images, labels = self.digits[batch]
             yield images[:, None], labels
 
 # %% ../nbs/06_resnet.ipynb #b31c1f5e

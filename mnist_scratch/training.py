@@ -95,10 +95,13 @@ def final_evaluation(model: Callable, mnist: MNIST) -> Evaluation:
     return evaluate(model, mnist.test)
 
 # %% ../nbs/tools/training.ipynb #4a40763f
-def minibatches(n: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
+def minibatches(
+    n: int, batch_size: int, generator: torch.Generator,
+    device: torch.device | str | None = None,  # of the indices; they are the same on every device, and move there once
+) -> Iterator[Tensor]:
     "Indices 0 to n - 1 in a new random order, `batch_size` at a time; the last batch may be smaller."
     if batch_size < 1: raise ValueError(f"minibatches(): batch_size should be at least 1, got {batch_size}")
-    if n: yield from torch.randperm(n, generator=generator).split(batch_size)
+    if n: yield from torch.randperm(n, generator=generator).to(device).split(batch_size)
 
 @dataclass
 class History:
@@ -137,7 +140,6 @@ def _epoch(model, train: Digits, loss: Callable, step: Callable, batches: Iterat
     if isinstance(model, nn.Module): model.train()
     total = torch.zeros((), device=train.labels.device)
     for batch in batches:
-        batch = batch.to(train.labels.device)
         value = loss(model(train.images.index_select(0, batch)), train.labels.index_select(0, batch))
         value.backward()
         step()
@@ -170,7 +172,7 @@ def fit(
     step, history = _stepper(model, optimizer, schedule, lr, epochs*math.ceil(len(train)/batch_size)), History()
     with _seeded(seed, train.labels.device) as generator:
         for _ in range(epochs):
-            start, batches = time.perf_counter(), minibatches(len(train), batch_size, generator)
+            start, batches = time.perf_counter(), minibatches(len(train), batch_size, generator, train.labels.device)
             history.train_loss.append(_epoch(model, train, loss, step, batches))
             history.seconds += time.perf_counter() - start
             history.valid_accuracy.append(evaluate(model, valid).accuracy)

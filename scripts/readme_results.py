@@ -1,13 +1,17 @@
-"""Write the results of the last full run into README.md: the final table and picture of notebook 06, and the minutes.
+"""Write the results of the last full run into README.md: the final table of notebook 06, the recipes of notebook 07
+with both in one picture, and the minutes.
 
-Run it after `python scripts/run_notebooks.py --inplace`, which leaves the outputs in nbs/ and the times in _build/."""
-import base64
+Run it after `python scripts/run_notebooks.py --inplace`, which leaves the outputs in nbs/ and the times in _build/. The
+runs of the recipes are those in benchmarks/results/convnet.json."""
 import json
+import math
 import os
 import platform
 import re
+import statistics
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import nbformat
 import torch
 
@@ -15,29 +19,62 @@ from mnist_scratch.report import ledger
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "results.png"
+N_TEST = 10_000
 
 
-def last_output(kind: str, wanted: str) -> str:
-    "The last output of notebook 06 of one MIME type, among the cells whose code or output holds `wanted`."
+def table_of_06() -> list[str]:
+    "The lines of the final table: two of headings, then one a model."
     cells = nbformat.read(ROOT / "nbs" / "06_resnet.ipynb", as_version=4).cells
-    found = [output.data[kind] for cell in cells for output in cell.get("outputs", [])
-             if kind in output.get("data", {}) and wanted in cell.source + output.data[kind]]
-    return found[-1]
+    tables = [output.data["text/markdown"] for cell in cells for output in cell.get("outputs", [])
+              if "validation accuracy ± spread" in output.get("data", {}).get("text/markdown", "")]
+    return tables[-1].strip().splitlines()
+
+
+def recipe_rows() -> tuple[list[str], set[str]]:
+    "One line of the same table for each recipe of 07, its test accuracy that of seed 0; and the machines they ran on."
+    runs = [run for run in json.loads((ROOT / "benchmarks/results/convnet.json").read_text(encoding="utf-8"))
+            if run["kind"] == "recipe" and run["name"] != "public"]
+    rows = []
+    for name in dict.fromkeys(run["name"] for run in runs):
+        own = [run for run in runs if run["name"] == name]
+        accuracies, test = [run["valid_accuracy"] for run in own], own[0]["test_accuracy"]
+        spread = f" ± {statistics.stdev(accuracies):.4f}" if len(own) > 1 else ""
+        bar = math.sqrt(test * (1 - test) / N_TEST)
+        seconds = statistics.mean(run["seconds"] for run in own)
+        rows.append(f"| convolutional net, {name} | {own[0]['parameters']:,} | {seconds:.3g} | "
+                    f"{statistics.mean(accuracies):.4f}{spread} | {len(own)} | {test:.4f} ± {bar:.4f} |")
+    return rows, {run["machine"] for run in runs}
+
+
+def draw(rows: list[str]):
+    "Share of test images missed against seconds, one point a row, bars of two error bars to each side."
+    _, ax = plt.subplots(figsize=(7.5, 4), dpi=90, layout="constrained")
+    for index, row in enumerate(rows):
+        name, _, seconds, _, _, test = (cell.strip() for cell in row.strip("| ").split("|"))
+        accuracy, bar = map(float, test.split(" ± "))
+        ax.errorbar(float(seconds), 1 - accuracy, yerr=2 * bar, fmt="osD^vPX<>*p"[index % 11], capsize=3,
+                    color=plt.cm.viridis(0.95 * index / len(rows)), label=name)
+    ax.set(xscale="log", yscale="log", xlabel="seconds of learning on a CPU", ylabel="share of test images missed")
+    ax.set_yticks([0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2], ["0.3 %", "0.5 %", "1 %", "2 %", "5 %", "10 %", "20 %"])
+    ax.minorticks_off()
+    ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    plt.savefig(PICTURE)
 
 
 def results() -> str:
-    "The block between the two marks of the README."
+    "The block between the two marks of the README; writes the picture too."
     os.environ["MNIST_SCRATCH_LEDGER"] = str(ROOT / "_build" / "ledger")
-    rows = ledger()
-    (data,) = {row.data for row in rows}
-    (device,) = {row.device for row in rows}
-    PICTURE.write_bytes(base64.b64decode(last_output("image/png", "share of test images missed")))
+    (data,), (device,) = {row.data for row in ledger()}, {row.device for row in ledger()}
+    headings_and_models, (recipes, machines) = table_of_06(), recipe_rows()
+    draw(headings_and_models[2:] + recipes)
     return "\n\n".join([
         f"![Share of test images missed against seconds of learning, one point for each model]({PICTURE.name})",
-        last_output("text/markdown", "validation accuracy ± spread"),
-        f"Data: MNIST ({data}); seconds of learning, means over the seeds. Machine: {platform.machine()} {device}, "
-        f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__.split('+')[0]}. "
-        "Made by notebook [06_resnet](nbs/06_resnet.ipynb), which explains the two kinds of ±.",
+        "\n".join(headings_and_models + recipes),
+        f"Data: MNIST ({data}); seconds of learning, means over the seeds; test accuracy of seed 0. Machine: "
+        f"{platform.machine()} {device}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, torch "
+        f"{torch.__version__.split('+')[0]}. Made by notebook [06_resnet](nbs/06_resnet.ipynb), which explains the two "
+        "kinds of ±, and by [benchmarks/convnet.py](benchmarks/convnet.py) for the recipes of "
+        f"[07_convnet](nbs/07_convnet.ipynb) ({'; '.join(sorted(machines))}).",
     ])
 
 

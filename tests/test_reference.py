@@ -15,7 +15,7 @@ from mnist_scratch.linear import LinearModel, init_params, linear
 from mnist_scratch.losses import cross_entropy, log_softmax, sigmoid_mse, softmax_mse
 from mnist_scratch.nets import TwoLayerNet
 from mnist_scratch.report import calibration
-from mnist_scratch.training import evaluate, fit
+from mnist_scratch.training import SGD, evaluate, fit
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_models_and_sgd_steps_are_those_of_torch(name, digits):
     with torch.no_grad():
         for theirs, ours in zip(reference.parameters(), model.parameters(), strict=True):
             theirs.copy_(ours.t())
-    descents = [torch.optim.SGD(each.parameters(), lr=0.5) for each in (model, reference)]
+    descents = [SGD(model.parameters(), lr=0.5), torch.optim.SGD(reference.parameters(), lr=0.5)]
     for _ in range(3):
         for each, loss, descent in zip((model, reference), (cross_entropy, nn.functional.cross_entropy), descents,
                                        strict=True):

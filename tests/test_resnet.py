@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from mnist_scratch.data import MNIST, Digits
-from mnist_scratch.resnet import Loader, ResNet, resnet_learner
+from mnist_scratch.resnet import Loader, ResNet, TrimmedConv2d, resnet_learner
 from mnist_scratch.training import evaluate
 
 
@@ -52,3 +52,34 @@ def test_wrong_images_are_refused(mnist, wrong):
     }[wrong]
     with pytest.raises((ValueError, RuntimeError)), torch.no_grad():
         ResNet(resnet_learner(mnist))(wrong_images)
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize(("kernel", "padding", "stride"), [(3, 1, 1), (3, 1, 2), (3, 0, 1), (1, 0, 2), (5, 2, 2)])
+def test_a_trimmed_convolution_is_the_same_convolution(side, kernel, padding, stride):
+    torch.manual_seed(0)
+    if side + 2 * padding < kernel:
+        return
+    plain = torch.nn.Conv2d(3, 4, kernel, padding=padding, stride=stride)
+    trimmed = TrimmedConv2d(3, 4, kernel, padding=padding, stride=stride)
+    trimmed.load_state_dict(plain.state_dict())
+    pictures = torch.randn(5, 3, side, side)
+    gradients = []
+    for layer in (plain, trimmed):
+        inputs = pictures.clone().requires_grad_()
+        layer(inputs).square().sum().backward()
+        gradients.append((layer(inputs), inputs.grad, layer.weight.grad, layer.bias.grad))
+    for expected, given in zip(*gradients, strict=True):
+        assert torch.allclose(expected, given, atol=1e-4)
+
+
+def test_the_resnet_trims_and_keeps_its_parameters(mnist):
+    network = resnet_learner(mnist).model.eval()
+    trimmed = [module for module in network.modules() if isinstance(module, TrimmedConv2d)]
+    assert len(trimmed) == 16
+    images = mnist.valid.images[:, None]
+    with torch.no_grad():
+        result = network(images)
+        for module in trimmed:
+            module.__class__ = torch.nn.Conv2d
+        assert torch.allclose(network(images), result, atol=1e-4)

@@ -154,11 +154,6 @@ def test_a_model_on_another_device_than_the_images(digits):
             ask(LinearModel.random(device="meta"), digits)
 
 
-def test_validation_images_on_another_device_than_the_training_images(digits):
-    with pytest.raises(ShapeError, match="weights has device cpu, but pixels has device meta"):
-        evaluate(LinearModel.random(), Digits(digits.images.to("meta"), digits.labels))
-
-
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
 def test_a_model_that_gives_no_numbers_is_no_poor_model(digits, number):
     "It would answer 0 for every image, and score one in ten."
@@ -198,6 +193,12 @@ def test_torch_modules_optimisers_and_schedules_fit_in(digits):
     assert history.valid_accuracy[-1] > 0.9
     assert len(rates) == 4 * 7 and max(rates) == pytest.approx(0.01, rel=0.01) and rates[-1] < rates[0]
     assert not net.training
+
+
+def test_a_plain_step_follows_a_schedule(digits):
+    plain, theirs = (sgd(MODELS["linear"](), digits, digits, schedule=one_cycle, **options)
+                     for options in ({}, {"optimizer": torch.optim.SGD}))
+    assert plain.train_loss == theirs.train_loss != sgd(MODELS["linear"](), digits, digits).train_loss
 
 
 def test_only_the_final_evaluation_reads_the_test_images(digits):

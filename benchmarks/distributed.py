@@ -1,0 +1,139 @@
+"""The ResNet18 trained by several processes, under PyTorch's own launcher and DistributedDataParallel:
+
+    torchrun --standalone --nproc-per-node 2 benchmarks/distributed.py
+
+Every process takes its own share of each batch of 256. Over gloo on a CPU, over NCCL where there are CUDA GPUs."""
+import argparse
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mnist_scratch.data import MNIST, Digits, load_mnist
+from mnist_scratch.resnet import HalfPrecision, Loader, ResNet, resnet_learner
+from mnist_scratch.training import evaluate
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)  # from inside fastai
+    from fastai.vision.all import SGD, Callback, DataLoaders, Learner
+
+BATCH_SIZE = 256  # of all processes together
+
+
+class Share:
+    "One process's part of every batch of a loader; the parts of all processes make the batch."
+    def __init__(self, loader: Loader, rank: int, n_processes: int):
+        left_over = len(loader.digits) % loader.batch_size or loader.batch_size
+        if left_over < 2*n_processes:  # batch norm cannot take a single image
+            raise ValueError(f"{len(loader.digits)} images leave a last batch of {left_over}, which {n_processes} "
+                             "processes cannot share with two images each. Change --images.")
+        self.loader, self.rank, self.n_processes, self.device = loader, rank, n_processes, loader.device
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in self.loader:
+            yield tuple(part.tensor_split(self.n_processes)[self.rank] for part in batch)
+
+
+class Distributed(Callback):
+    "Average the gradients of all processes; batch norm over the whole batch where PyTorch can, which is on CUDA."
+    def before_fit(self):
+        model = self.learn.model
+        if self.dls.device.type == "cuda":
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        self.learn.model = DistributedDataParallel(model)
+
+    def after_fit(self):
+        self.learn.model = self.learn.model.module
+
+
+class Exact(Callback):
+    "Without what depends on how a batch is shared: no dropout, batch norm with the statistics it has, float64."
+    order = 60  # after fastai has set the model to training
+    def before_train(self):
+        self.model.eval()
+
+    def before_batch(self):
+        self.learn.xb = tuple(images.double() for images in self.xb)
+
+    def after_pred(self):
+        self.learn.pred = self.pred.float()  # fastai keeps its mean loss in float32
+
+
+def shared_learner(mnist: MNIST, exact: bool) -> Learner:
+    "The learner of 06, which sees this process's share of the training images and validates nothing on the way."
+    rank, n_processes = distributed.get_rank(), distributed.get_world_size()
+    learner = resnet_learner(mnist, BATCH_SIZE)
+    learner.dls = DataLoaders(Share(learner.dls.train, rank, n_processes), [], device=mnist.train.images.device)
+    learner.add_cb(Distributed())
+    if exact:
+        learner.remove_cb(HalfPrecision)
+        learner.add_cb(Exact())
+        learner.model, learner.opt_func = learner.model.double(), SGD
+    torch.manual_seed(rank)  # from here on only dropout draws from it, and no two processes should drop the same
+    return learner
+
+
+def train(learner: Learner, epochs: int, lr: float) -> float:
+    "Train, and return the seconds it took."
+    distributed.barrier()
+    start = time.perf_counter()
+    with learner.no_bar(), learner.no_logging():
+        learner.fit_one_cycle(epochs, lr)
+    sum(parameter.sum() for parameter in learner.model.parameters()).item()  # waits for a GPU to finish
+    distributed.barrier()
+    return time.perf_counter() - start
+
+
+def first(digits: Digits, n: int | None) -> Digits:
+    "`n` images in a random order that is always the same; all of them for None."
+    return Digits(*digits[torch.randperm(len(digits), generator=torch.Generator().manual_seed(0))[:n]])
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="auto, full, sample or a data folder")
+    parser.add_argument("--images", type=int, help="how many to train on; all of them unless given")
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--lr", type=float, default=0.01, help="the highest of the cycle")
+    parser.add_argument("--exact", action="store_true", help="no dropout, batch norm frozen, float64, plain "
+                        "gradient descent: any number of processes must end with the same parameters")
+    parser.add_argument("--save", type=Path, help="folder for the parameters that each process ends with")
+    return parser.parse_args()
+
+
+def main(options: argparse.Namespace):
+    rank, n_processes = distributed.get_rank(), distributed.get_world_size()
+    on_gpu = distributed.get_backend() == "nccl"
+    mnist = load_mnist(options.data, torch.device("cuda", torch.cuda.current_device()) if on_gpu else "cpu")
+    mnist = MNIST(first(mnist.train, options.images), mnist.valid, mnist.test, mnist.name)
+    learner = shared_learner(mnist, options.exact)
+    seconds = train(learner, options.epochs, options.lr)
+    if options.save:
+        options.save.mkdir(parents=True, exist_ok=True)
+        torch.save(learner.model.state_dict(), options.save/f"{rank}.pt")
+    speed, result = len(mnist.train)*options.epochs/seconds, evaluate(ResNet(learner).float(), mnist.valid)
+    print(f"{n_processes} process(es), {distributed.get_backend()}, {torch.get_num_threads()} thread(s) each: "
+          f"{speed:,.0f} images per second, validation accuracy {result.accuracy:.4f} ± {result.error_bar:.4f} "
+          f"({mnist.name}, {len(mnist.train):,} images, {options.epochs} epochs)")
+
+
+if __name__ == "__main__":
+    if "LOCAL_RANK" not in os.environ:
+        sys.exit("Start it with: torchrun --standalone --nproc-per-node 2 benchmarks/distributed.py")
+    options = arguments()
+    if os.environ["RANK"] != "0":
+        sys.stdout = open(os.devnull, "w")  # one process speaks for all
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    main(options)
+    distributed.destroy_process_group()
