@@ -58,15 +58,18 @@ def _stage(n_in: int, n_out: int, window: int, pool: bool, norm: bool) -> nn.Seq
     if norm: parts.append(nn.BatchNorm2d(n_out))
     return nn.Sequential(*parts, nn.ReLU(inplace=True))
 
-def _network(channels: tuple[int, int, int], pool: bool, norm: bool) -> nn.Sequential:
+def _network(channels: tuple[int, int, int], pool: bool, norm: bool, seed: int) -> nn.Sequential:
     first, second, third = channels
     side = 3 if pool else 20  # of the last pictures, in pixels
-    return nn.Sequential(_stage(1, first, 5, pool, norm), _stage(first, second, 3, pool, norm),
-                         _stage(second, third, 3, False, norm), nn.Flatten(), nn.Linear(third*side*side, 10))
+    with torch.random.fork_rng(devices=[]):  # leaves PyTorch's generator as it was
+        torch.manual_seed(seed)
+        return nn.Sequential(_stage(1, first, 5, pool, norm), _stage(first, second, 3, pool, norm),
+                             _stage(second, third, 3, False, norm), nn.Flatten(), nn.Linear(third*side*side, 10))
 
 # %% ../nbs/07_convnet.ipynb #7152bd4e
 PIXEL_MEAN, PIXEL_STD = 0.1307, 0.3081  # of the training images of MNIST
 
+# %% ../nbs/07_convnet.ipynb #7f567af7
 class ConvNet(nn.Module):
     "Three convolutional stages and a linear layer; it normalises its input itself."
     def __init__(self, channels: tuple[int, int, int] = (8, 24, 64),  # windows of the three stages
@@ -75,9 +78,7 @@ class ConvNet(nn.Module):
                  seed: int = 0, device: torch.device | str | None = None):
         super().__init__()
         self.shift, self.history = RandomShift(shift), None
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.network = _network(channels, pool, norm)
+        self.network = _network(channels, pool, norm, seed)
         self.to(device, memory_format=torch.channels_last)
 
     @shape_checked
@@ -97,6 +98,7 @@ class Recipe:
     smoothing: float = 0.05  # of the labels
     weight_decay: float = 0.01
 
+# %% ../nbs/07_convnet.ipynb #c735a143
 RECIPES = {
     "fast": Recipe(channels=(8, 24, 64), epochs=1, shift=0),
     "balanced": Recipe(channels=(8, 32, 64), epochs=4),
