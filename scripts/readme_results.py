@@ -73,7 +73,7 @@ def results() -> str:
         f"Data: MNIST ({data}); seconds of learning, means over the seeds; test accuracy of seed 0. Machine: "
         f"{platform.machine()} {device}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, torch "
         f"{torch.__version__.split('+')[0]}. Made by notebook [06_resnet](nbs/06_resnet.ipynb), which explains the two "
-        "kinds of ±, and by [benchmarks/convnet.py](benchmarks/convnet.py) for the recipes of "
+        "kinds of ±, and by `benchmarks/convnet.py` for the recipes of "
         f"[07_convnet](nbs/07_convnet.ipynb) ({'; '.join(sorted(machines))}).",
     ])
 

@@ -28,11 +28,11 @@ def page(markdown: Path) -> str:
 def links_within(html: str) -> str:
     "The links of the repository turned into those of the website, where all pages lie in one folder."
     html = html.replace('href="nbs/tools"', 'href="#tools"')
-    return re.sub(r'href="(?:\.\./|nbs/|tools/)*(\w+)\.(?:ipynb|md)"', r'href="\1.html"', html)
+    return re.sub(r'href="(?:\.\./|nbs/|tools/|benchmarks/|results/)*(\w+)\.(?:ipynb|md)"', r'href="\1.html"', html)
 
 
 def website(built: Path, folder: Path):
-    "Write the pages of all executed notebooks, those of nbs/*.md and the front page into `folder`."
+    "Write the pages of all executed notebooks, of the Markdown beside them and of the benchmarks, and the front page."
     notebooks = {part: sorted((ROOT / part).glob("*.ipynb")) for part in ("nbs", "nbs/tools")}
     folder.mkdir(parents=True, exist_ok=True)
     for name in FILES:
@@ -41,7 +41,8 @@ def website(built: Path, folder: Path):
              for paths in notebooks.values() for path in paths}
     tools = "".join(f'<li><a href="{path.stem}.html">{path.stem}</a></li>' for path in notebooks["nbs/tools"])
     front = page(ROOT / "README.md").replace("</body>", f'<h2 id="tools">The plumbing</h2><ul>{tools}</ul></body>')
-    pages |= {"index": front, **{path.stem: page(path) for path in (ROOT / "nbs").glob("*.md")}}
+    texts = [path for part in ("nbs", "benchmarks", "benchmarks/results") for path in (ROOT / part).glob("*.md")]
+    pages |= {"index": front, **{path.stem: page(path) for path in texts}}
     for name, html in pages.items():
         (folder / f"{name}.html").write_text(links_within(html), encoding="utf-8")
 

@@ -20,6 +20,7 @@ MODELS = [
     "two-layer net",
     "two-layer net, one-cycle",
     "ResNet18",
+    "convolutional net, fast",
 ]
 
 
@@ -140,6 +141,7 @@ def series(tmp_path, monkeypatch):
     "Run scripts/run_notebooks.py in a copy of the scripts and notebooks, on the sample."
     shutil.copytree(ROOT / "nbs", tmp_path / "nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "benchmarks" / "results", tmp_path / "benchmarks" / "results")
     monkeypatch.setenv("MNIST_SCRATCH_DATA", "sample")
     def run(*arguments):
         command = [sys.executable, "scripts/run_notebooks.py", *arguments]

@@ -11,7 +11,7 @@ from torch import nn
 
 from mnist_scratch.baseline import NearestMean, mae_distance, mse_distance, pixel_means
 from mnist_scratch.data import Digits
-from mnist_scratch.linear import LinearModel, init_params, linear
+from mnist_scratch.linear import LinearModel, init_params, linear, linear_from_means
 from mnist_scratch.losses import cross_entropy, log_softmax, sigmoid_mse, softmax_mse
 from mnist_scratch.nets import TwoLayerNet
 from mnist_scratch.report import calibration
@@ -224,3 +224,13 @@ def test_nearest_mean_is_a_linear_model(digits):
     flat = nearest.means.flatten(1)
     scores = linear(digits.images.flatten(1), flat.T, -flat.square().sum(1) / 2)
     assert scores.argmax(1).equal(nearest(digits.images).argmax(1))
+
+
+def test_the_linear_model_from_means_answers_with_the_nearest_mean(generator):
+    "Means of very different lengths, so that a bias of the wrong size changes answers."
+    means = torch.rand(10, 28, 28, generator=generator, dtype=torch.float64) * torch.linspace(0.1, 1, 10)[:, None, None]
+    images = (means[torch.arange(500) % 10] + 0.6 * torch.randn(500, 28, 28, generator=generator)).clamp(0, 1)
+    squared = (images[:, None] - means).square().sum((2, 3))
+    scores = linear_from_means(means)(images).detach()
+    assert scores.argmax(1).equal(squared.argmin(1)) and len(scores.argmax(1).unique()) > 5
+    assert torch.allclose(-2 * scores + images.square().sum((1, 2))[:, None], squared)

@@ -82,8 +82,8 @@ def test_floors_name_the_model_that_is_missing_or_below(monkeypatch):
     monkeypatch.setattr(accuracy_floors, "ledger", lambda: reached)
     assert accuracy_floors.below() == []
     reached[0] = result("nearest mean", 0.79)
-    reached[-1] = result("ResNet18", 0.99, "sample")
-    assert [line.partition(":")[0] for line in accuracy_floors.below()] == ["nearest mean", "ResNet18"]
+    reached[-1] = result("convolutional net, fast", 0.99, "sample")
+    assert [line.partition(":")[0] for line in accuracy_floors.below()] == ["nearest mean", "convolutional net, fast"]
     reached[0] = result("nearest mean", float("nan"))
     assert "nearest mean" in accuracy_floors.below()[0]
 
@@ -110,7 +110,8 @@ def test_website_has_every_page_and_no_broken_link(tmp_path):
         write_page(Path(shutil.copy(path, built)))
     website.website(built, folder)
     pages = {path.name for path in folder.glob("*.html")}
-    assert pages == {"index.html", "glossary.html", *(f"{path.stem}.html" for path in NOTEBOOKS)}
+    texts = [*(ROOT / "nbs").glob("*.md"), *(ROOT / "benchmarks").rglob("*.md")]
+    assert pages == {"index.html", *(f"{path.stem}.html" for path in [*NOTEBOOKS, *texts])}
     for page in pages:
         links = Links((folder / page).read_text(encoding="utf-8"))
         for target in links.targets:
