@@ -87,8 +87,10 @@ def main() -> int:
         if not arguments.inplace:
             write_page(target)
 
-    if not arguments.notebooks:  # scripts/readme_results.py shows them
-        (BUILD / "seconds.json").write_text(json.dumps(seconds), encoding="utf-8")
+    if arguments.inplace:  # the last time of each; scripts/readme_results.py shows them
+        times = BUILD / "seconds.json"
+        earlier = json.loads(times.read_text(encoding="utf-8")) if times.exists() else {}
+        times.write_text(json.dumps(earlier | seconds), encoding="utf-8")
 
     from mnist_scratch.report import ledger as show
 
