@@ -8,6 +8,7 @@ import io
 from pathlib import Path
 
 import post
+import torch
 
 from mnist_scratch.baseline import NearestMean, mae_distance, mse_distance
 from mnist_scratch.data import Digits, load_mnist
