@@ -53,6 +53,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'mnist_scratch.data.Digits.to': ('tensors.html#digits.to', 'mnist_scratch/data.py'),
                                     'mnist_scratch.data.MNIST': ('tensors.html#mnist', 'mnist_scratch/data.py'),
                                     'mnist_scratch.data._decode': ('tensors.html#_decode', 'mnist_scratch/data.py'),
+                                    'mnist_scratch.data._facts': ('tensors.html#_facts', 'mnist_scratch/data.py'),
                                     'mnist_scratch.data._name': ('tensors.html#_name', 'mnist_scratch/data.py'),
                                     'mnist_scratch.data._read_png': ('tensors.html#_read_png', 'mnist_scratch/data.py'),
                                     'mnist_scratch.data._share': ('tensors.html#_share', 'mnist_scratch/data.py'),

@@ -73,6 +73,9 @@ def split_validation(
     return (~is_valid).nonzero().flatten(), is_valid.nonzero().flatten()
 
 # %% ../nbs/01_tensors.ipynb #dc75d3cd
+def _facts(tensor: Tensor) -> str: return f"{tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
+
+# %% ../nbs/01_tensors.ipynb #d893f1ce
 @dataclass(frozen=True)
 class Digits:
     "Images with their labels."
@@ -81,12 +84,10 @@ class Digits:
 
     def __post_init__(self):
         if self.images.ndim != 3 or self.images.dtype != torch.float32:
-            raise ValueError(f"images should be float32 (n, h, w), got {self.images.dtype} {tuple(self.images.shape)}")
-        if self.labels.shape != self.images.shape[:1] or self.labels.dtype != torch.int64:
-            raise ValueError(f"labels should be int64 ({len(self.images)},), "
-                             f"got {self.labels.dtype} {tuple(self.labels.shape)}")
-        if self.labels.device != self.images.device:
-            raise ValueError(f"labels should be on {self.images.device}, as images are, got {self.labels.device}")
+            raise ValueError(f"images should be float32 (n, h, w), got {_facts(self.images)}")
+        n, device = len(self.images), self.images.device
+        if (self.labels.shape, self.labels.dtype, self.labels.device) != ((n,), torch.int64, device):
+            raise ValueError(f"labels should be int64 ({n},) on {device}, got {_facts(self.labels)}")
     def __len__(self) -> int: return len(self.labels)
     def __getitem__(self, index): return self.images[index], self.labels[index]
     def to(self, device) -> "Digits": return Digits(self.images.to(device), self.labels.to(device))

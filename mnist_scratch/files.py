@@ -44,6 +44,7 @@ def png_paths(folder: Path) -> list[Path]:
     folder = Path(os.path.expanduser(folder))
     return [folder/name for name in _png_names(folder)]
 
+# %% ../nbs/tools/files.ipynb #5c25f07f
 def count_images(folder: Path) -> dict[str, int]:
     "How many PNGs `training` and `testing` of a data folder hold; a missing or empty digit is a `DataError`."
     if not os.path.isdir(folder): png_paths(folder)  # raises the error that names the whole folder

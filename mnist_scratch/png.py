@@ -42,6 +42,7 @@ def _predicted(filters: np.ndarray, left: np.ndarray, above: np.ndarray, corner:
     paeth = np.where((by_left <= by_above) & (by_left <= by_corner), left, from_above)
     return np.choose(filters, [left, left, above, (left + above)//2, paeth]).astype(np.uint8)
 
+# %% ../nbs/tools/png.ipynb #e01566e7
 def unfiltered(rows: np.ndarray) -> np.ndarray:
     "Pixels `n 28 28` of scanlines `n 28 29`, both uint8; `ValueError` for a filter that does not exist."
     filters, pixels = rows[:, :, 0], rows[:, :, 1:].copy()

@@ -61,10 +61,11 @@ class TrimmedConv2d(nn.Conv2d):
         if not one_place or height + top > rows or width + left > columns: return super().forward(pictures)
         return nn.functional.conv2d(pictures, self.weight[:, :, top:top + height, left:left + width], self.bias)
 
-def _trim(network: nn.Module):
-    "Let the 3 x 3 convolutions of `network` leave such weights out; its parameters stay as they are."
+def _trim(network: nn.Module) -> nn.Module:
+    "`network`, whose 3 x 3 convolutions now leave such weights out; its parameters stay as they are."
     for module in network.modules():
         if type(module) is nn.Conv2d and module.kernel_size == (3, 3): module.__class__ = TrimmedConv2d
+    return network
 
 # %% ../nbs/06_resnet.ipynb #de61198c
 def resnet_learner(
@@ -79,8 +80,7 @@ def resnet_learner(
     learner = vision_learner(loaders, resnet18, pretrained=False, normalize=False, n_in=1, n_out=10,
                              loss_func=CrossEntropyLossFlat(), metrics=accuracy,
                              cbs=[HalfPrecision()] if supports_bfloat16(device) else None)
-    _trim(learner.model)
-    learner.model = learner.model.to(device, memory_format=torch.channels_last)
+    learner.model = _trim(learner.model).to(device, memory_format=torch.channels_last)
     return learner
 
 # %% ../nbs/06_resnet.ipynb #e66477fc
