@@ -65,6 +65,9 @@ def _checked_call(function, checked, args: tuple, kwargs: dict):
     if len(devices) > 1: raise ShapeError(_mixed(function, args, kwargs, "device"))
     try: return checked(*args, **kwargs)
     except TypeCheckError as error: raise ShapeError(_sentence(function, error, args, kwargs)) from None
+    except AttributeError as error:  # jaxtyping 0.2.36 wants to print `self`, which is not built yet
+        if not isinstance(error.__context__, TypeCheckError): raise
+        raise ShapeError(_sentence(function, error.__context__, args, kwargs)) from None
     except RuntimeError as error:
         mixed = _mixed(function, args, kwargs, "dtype")
         if not mixed: raise
