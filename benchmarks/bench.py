@@ -3,7 +3,8 @@
     python benchmarks/bench.py               everything, with results/bench.json and results/bench.md
     python benchmarks/bench.py linear        one stage, nothing written
 
-Every faster way is checked to give what the one before it gives. Memory is the peak of a fresh process that does the
+Every faster way is checked to give what the one before it gives. Not the ResNet's, of which only some batches are run;
+tests/test_resnet.py shows that its last change gives the same. Memory is the peak of a fresh process that does the
 stage once in that way, the imports and the inputs included."""
 import argparse
 import contextlib
@@ -136,7 +137,7 @@ def measured(name: str) -> list[dict]:
         results.clear()
     medians = {way: statistics.median(values) for way, values in seconds.items()}
     return [{"stage": name, "way": way, "seconds": median, "times_faster": medians["post"]/median,
-             "spread": statistics.quantiles(seconds[way], n=4), "repetitions": repetitions}
+             "quartiles": statistics.quantiles(seconds[way], n=4), "repetitions": repetitions}
             for way, median in medians.items()]
 
 

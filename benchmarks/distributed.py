@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -119,7 +120,8 @@ def main(options: argparse.Namespace):
     seconds = train(learner, options.epochs, options.lr)
     if options.save:
         options.save.mkdir(parents=True, exist_ok=True)
-        torch.save(learner.model.state_dict(), options.save/f"{rank}.pt")
+        state = {name: values.contiguous() for name, values in learner.model.state_dict().items()}
+        save_file(state, options.save/f"{rank}.safetensors")
     speed, result = len(mnist.train)*options.epochs/seconds, evaluate(ResNet(learner).float(), mnist.valid)
     print(f"{n_processes} process(es), {distributed.get_backend()}, {torch.get_num_threads()} thread(s) each: "
           f"{speed:,.0f} images per second, validation accuracy {result.accuracy:.4f} ± {result.error_bar:.4f} "

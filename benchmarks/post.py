@@ -60,40 +60,25 @@ def two_layer_model(device=None) -> tuple[list[Tensor], Model]:
     return parameters, lambda pixels: torch.sigmoid(pixels @ first + first_biases) @ second + second_biases
 
 
-def sigmoid_mse(logits: Tensor, labels: Tensor) -> Tensor:
-    return (torch.nn.functional.one_hot(labels, 10) - logits.sigmoid()).square().mean()
-
-
-def softmax_mse(logits: Tensor, labels: Tensor) -> Tensor:
-    return (torch.nn.functional.one_hot(labels, 10) - logits.softmax(1)).square().mean()
-
-
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     "Softmax first, logarithm afterwards: overflows for a probability that rounds to 0."
     return -logits.softmax(1)[range(len(labels)), labels].log().mean()
 
 
-def epoch(loader: DataLoader, parameters: list[Tensor], model: Model, lr: float = 1.0, loss=cross_entropy):
+def epoch(loader: DataLoader, parameters: list[Tensor], model: Model, lr: float = 1.0):
     "One pass over the loader; moves the parameters."
     for pixels, labels in loader:
-        loss(model(pixels), labels).backward()
+        cross_entropy(model(pixels), labels).backward()
         for parameter in parameters:
             parameter.data -= parameter.grad*lr
             parameter.grad.zero_()
-
-
-def accuracy(model: Model, images: Tensor, labels: Tensor) -> float:
-    "Mean over batches of 256, the last one smaller, as the post takes it."
-    batches = zip(images.flatten(1).split(256), labels.split(256))
-    return torch.stack([(model(pixels).argmax(1) == truth).float().mean() for pixels, truth in batches]).mean().item()
 
 
 def resnet_learner(folder: Path):
     "A fastai learner over the PNG files: three channels, batches of 64, no weights from elsewhere."
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from fastai.vision.all import ImageDataLoaders, resnet18, vision_learner
-        from fastai.vision.all import accuracy as fraction_right
+        from fastai.vision.all import ImageDataLoaders, accuracy, resnet18, vision_learner
         loaders = ImageDataLoaders.from_folder(folder, train="training", valid="testing")
         return vision_learner(loaders, resnet18, pretrained=False, loss_func=torch.nn.functional.cross_entropy,
-                              metrics=fraction_right)
+                              metrics=accuracy)

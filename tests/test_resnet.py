@@ -54,12 +54,13 @@ def test_wrong_images_are_refused(mnist, wrong):
         ResNet(resnet_learner(mnist))(wrong_images)
 
 
-@pytest.mark.parametrize("side", [1, 2, 3, 4, 7])
-@pytest.mark.parametrize(("kernel", "padding", "stride"), [(3, 1, 1), (3, 1, 2), (3, 0, 1), (1, 0, 2), (5, 2, 2)])
+WINDOWS = [(3, 1, 1), (3, 1, 2), (3, 0, 1), (1, 0, 2), (5, 2, 2)]  # kernel, padding, stride
+
+
+@pytest.mark.parametrize(("side", "kernel", "padding", "stride"), [
+    (side, *window) for side in (1, 2, 3, 4, 7) for window in WINDOWS if side + 2 * window[1] >= window[0]])
 def test_a_trimmed_convolution_is_the_same_convolution(side, kernel, padding, stride):
     torch.manual_seed(0)
-    if side + 2 * padding < kernel:
-        return
     plain = torch.nn.Conv2d(3, 4, kernel, padding=padding, stride=stride)
     trimmed = TrimmedConv2d(3, 4, kernel, padding=padding, stride=stride)
     trimmed.load_state_dict(plain.state_dict())

@@ -116,29 +116,28 @@ def test_bad_settings_are_named(digits, setting):
     assert model.weights.equal(before)
 
 
-def test_no_images(digits):
-    nothing, model = Digits(*digits[:0]), LinearModel.random()
+def is_refused_before_anything_is_learned(good: Digits, bad: Digits, complaint: str):
+    "As training images, as validation images and to be evaluated; `complaint` follows the name of the argument."
+    model = LinearModel.random()
     before = model.weights.detach().clone()
-    for name, piles in {"train": (nothing, digits), "valid": (digits, nothing)}.items():
-        with pytest.raises(ValueError, match=rf"fit\(\): {name} should hold at least one image, got none"):
+    for name, piles in {"train": (bad, good), "valid": (good, bad)}.items():
+        with pytest.raises(ValueError, match=rf"fit\(\): {name}{complaint}"):
             sgd(model, *piles)
-    with pytest.raises(ValueError, match=r"evaluate\(\): digits should hold at least one image, got none"):
-        evaluate(model, nothing)
+    with pytest.raises(ValueError, match=rf"evaluate\(\): digits{complaint}"):
+        evaluate(model, bad)
     assert model.weights.equal(before)
+
+
+def test_no_images(digits):
+    is_refused_before_anything_is_learned(digits, Digits(*digits[:0]), " should hold at least one image, got none")
 
 
 @pytest.mark.parametrize("wrong", [-1, 10, 255])
 def test_labels_that_are_no_digits_are_named_before_anything_is_learned(digits, wrong):
     "A -1 would otherwise be taken for the last class, the nines, without a word."
-    bad, model = Digits(digits.images, digits.labels.clone()), LinearModel.random()
+    bad = Digits(digits.images, digits.labels.clone())
     bad.labels[17] = wrong
-    before = model.weights.detach().clone()
-    for name, piles in {"train": (bad, digits), "valid": (digits, bad)}.items():
-        with pytest.raises(ValueError, match=rf"fit\(\): {name}.labels should lie between 0 and 9, got {wrong}"):
-            sgd(model, *piles)
-    with pytest.raises(ValueError, match=rf"evaluate\(\): digits.labels should lie between 0 and 9, got {wrong}"):
-        evaluate(model, bad)
-    assert model.weights.equal(before)
+    is_refused_before_anything_is_learned(digits, bad, f".labels should lie between 0 and 9, got {wrong}")
 
 
 def test_images_of_another_size_than_the_model_expects(digits):
