@@ -23,7 +23,7 @@ from unittest import mock
 
 import post
 import torch
-from memory import peak_megabytes
+from machine import machine, peak_megabytes
 
 from mnist_scratch.baseline import mse_distance, pixel_means
 from mnist_scratch.data import Digits, load_mnist
@@ -152,20 +152,13 @@ def once(stage: str, way: str):
     print(peak_megabytes())
 
 
-def machine() -> dict:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"processor": platform.machine(), "cores": cores, "capability": torch.backends.cpu.get_cpu_capability(),
-            "threads": torch.get_num_threads(), "python": platform.python_version(), "torch": torch.__version__,
-            "data": "MNIST, 60,000 training and 10,000 test images"}
-
-
-def as_markdown(rows: list[dict], about: dict) -> str:
+def as_markdown(rows: list[dict], about: str) -> str:
     lines = ["| stage | way | median seconds | times as fast as the post | peak memory, MB |",
              "| --- | --- | ---: | ---: | ---: |"]
     for row in rows:
         memory = f"{row['peak_megabytes']:,.0f}" if "peak_megabytes" in row else ""
         lines.append(f"| {row['stage']} | {row['way']} | {row['seconds']:.3g} | {row['times_faster']:.2g} | {memory} |")
-    return "\n".join([*lines, "", ", ".join(f"{name}: {value}" for name, value in about.items()) + ".", ""])
+    return "\n".join([*lines, "", f"{about}.", ""])
 
 
 def main():
@@ -187,7 +180,7 @@ def main():
     for row in rows:
         row["peak_megabytes"] = peak_of(row["stage"], row["way"])
     RESULTS.mkdir(exist_ok=True)
-    about = machine()
+    about = f"{machine()}, Python {platform.python_version()}; MNIST, 60,000 training and 10,000 test images"
     (RESULTS/"bench.json").write_text(json.dumps({"machine": about, "rows": rows}, indent=1) + "\n", encoding="utf-8")
     (RESULTS/"bench.md").write_text(as_markdown(rows, about), encoding="utf-8")
     print(as_markdown(rows, about))

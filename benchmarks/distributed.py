@@ -1,10 +1,14 @@
-"""The ResNet18 trained by several processes, under PyTorch's own launcher and DistributedDataParallel:
+"""The ResNet18 or the net of 07 trained by several processes, under PyTorch's launcher and DistributedDataParallel:
 
     torchrun --standalone --nproc-per-node 2 benchmarks/distributed.py
+    torchrun --standalone --nproc-per-node 2 benchmarks/distributed.py --net convnet --seeds 5 --record
 
-Every process takes its own share of each batch of 256. Over gloo on a CPU, over NCCL where there are CUDA GPUs."""
+Every process takes its own share of each batch of 256. Over gloo on a CPU, over NCCL where there are CUDA GPUs.
+With --record the results go to results/distributed.json, and the table of all that is there to distributed.md."""
 import argparse
+import json
 import os
+import statistics
 import sys
 import time
 import warnings
@@ -12,19 +16,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from machine import machine
 from safetensors.torch import save_file
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from mnist_scratch.convnet import RECIPES, ConvNet
 from mnist_scratch.data import MNIST, Digits, load_mnist
 from mnist_scratch.resnet import HalfPrecision, Loader, ResNet, resnet_learner
 from mnist_scratch.training import evaluate
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)  # from inside fastai
-    from fastai.vision.all import SGD, Callback, DataLoaders, Learner
+    from fastai.vision.all import SGD, Callback, CrossEntropyLossFlat, DataLoaders, Learner
 
 BATCH_SIZE = 256  # of all processes together
+RESULTS = Path(__file__).resolve().parent/"results"
 
 
 class Share:
@@ -69,17 +76,28 @@ class Exact(Callback):
         self.learn.pred = self.pred.float()  # fastai keeps its mean loss in float32
 
 
-def shared_learner(mnist: MNIST, exact: bool) -> Learner:
-    "The learner of 06, which sees this process's share of the training images and validates nothing on the way."
+def convnet_learner(mnist: MNIST, batch_size: int, seed: int) -> Learner:
+    "fastai's loop around the net of the balanced recipe."
+    recipe, generator = RECIPES["balanced"], torch.Generator().manual_seed(seed)
+    loaders = DataLoaders(Loader(mnist.train, batch_size, generator), [], device=mnist.train.images.device)
+    net = ConvNet(recipe.channels, recipe.shift, seed=seed, device=mnist.train.images.device)
+    return Learner(loaders, nn.Sequential(nn.Flatten(1, 2), net), loss_func=CrossEntropyLossFlat())
+
+
+NETS = {"resnet": resnet_learner, "convnet": convnet_learner}
+
+
+def shared_learner(mnist: MNIST, net: str, seed: int, exact: bool) -> Learner:
+    "A learner that sees this process's share of the training images and validates nothing on the way."
     rank, n_processes = distributed.get_rank(), distributed.get_world_size()
-    learner = resnet_learner(mnist, BATCH_SIZE)
+    learner = NETS[net](mnist, BATCH_SIZE, seed)
     learner.dls = DataLoaders(Share(learner.dls.train, rank, n_processes), [], device=mnist.train.images.device)
     learner.add_cb(Distributed())
     if exact:
         learner.remove_cb(HalfPrecision)
         learner.add_cb(Exact())
         learner.model, learner.opt_func = learner.model.double(), SGD
-    torch.manual_seed(rank)  # from here on only dropout draws from it, and no two processes should drop the same
+    torch.manual_seed(seed*n_processes + rank)  # for dropout and shifts; no two processes should draw the same
     return learner
 
 
@@ -103,7 +121,10 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="auto, full, sample or a data folder")
     parser.add_argument("--images", type=int, help="how many to train on; all of them unless given")
+    parser.add_argument("--net", choices=NETS, default="resnet")
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--seeds", type=int, default=1, help="runs, from seeds 0, 1, 2 ...")
+    parser.add_argument("--record", action="store_true", help="write the results down")
     parser.add_argument("--lr", type=float, default=0.01, help="the highest of the cycle")
     parser.add_argument("--exact", action="store_true", help="no dropout, batch norm frozen, float64, plain "
                         "gradient descent: any number of processes must end with the same parameters")
@@ -111,21 +132,57 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main(options: argparse.Namespace):
-    rank, n_processes = distributed.get_rank(), distributed.get_world_size()
-    on_gpu = distributed.get_backend() == "nccl"
-    mnist = load_mnist(options.data, torch.device("cuda", torch.cuda.current_device()) if on_gpu else "cpu")
-    mnist = MNIST(first(mnist.train, options.images), mnist.valid, mnist.test, mnist.name)
-    learner = shared_learner(mnist, options.exact)
+def run(options: argparse.Namespace, mnist: MNIST, seed: int) -> dict:
+    "Train from one seed, in all processes, and measure."
+    learner = shared_learner(mnist, options.net, seed, options.exact)
     seconds = train(learner, options.epochs, options.lr)
     if options.save:
         options.save.mkdir(parents=True, exist_ok=True)
         state = {name: values.contiguous() for name, values in learner.model.state_dict().items()}
-        save_file(state, options.save/f"{rank}.safetensors")
-    speed, result = len(mnist.train)*options.epochs/seconds, evaluate(ResNet(learner).float(), mnist.valid)
-    print(f"{n_processes} process(es), {distributed.get_backend()}, {torch.get_num_threads()} thread(s) each: "
-          f"{speed:,.0f} images per second, validation accuracy {result.accuracy:.4f} ± {result.error_bar:.4f} "
-          f"({mnist.name}, {len(mnist.train):,} images, {options.epochs} epochs)")
+        save_file(state, options.save/f"{distributed.get_rank()}.safetensors")
+    return {"net": options.net, "processes": distributed.get_world_size(), "backend": distributed.get_backend(),
+            "threads": torch.get_num_threads(), "data": mnist.name, "images": len(mnist.train),
+            "epochs": options.epochs, "lr": options.lr, "seed": seed,
+            "images_per_second": len(mnist.train)*options.epochs/seconds,
+            "valid_accuracy": evaluate(ResNet(learner).float(), mnist.valid).accuracy,
+            "machine": machine(mnist.train.images.device)}
+
+
+def table(runs: list[dict]) -> str:
+    "One row for each net and number of processes: medians of the speed, mean and spread of the accuracy."
+    lines = ["| net | processes | threads each | images x epochs | seeds | images per second | validation accuracy |",
+             "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
+    def of_one_kind(one: dict) -> tuple:
+        return one["net"], one["processes"], one["threads"], f"{one['images']:,} x {one['epochs']}", one["machine"]
+    for kind in dict.fromkeys(map(of_one_kind, runs)):
+        same = [one for one in runs if of_one_kind(one) == kind]
+        accuracies = [one["valid_accuracy"] for one in same]
+        spread = f" ± {statistics.stdev(accuracies):.4f}" if len(same) > 1 else ""
+        speed = statistics.median(one["images_per_second"] for one in same)
+        cells = [*kind[:4], len(same), f"{speed:,.0f}", f"{statistics.mean(accuracies):.4f}{spread}"]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join([*lines, "", "; ".join(dict.fromkeys(one["machine"] for one in runs)) + ".", ""])
+
+
+def record(runs: list[dict]):
+    "Add the runs to those of before, in the place of the same ones."
+    def key(one: dict) -> tuple:
+        return one["net"], one["processes"], one["images"], one["epochs"], one["machine"], one["seed"]
+    file = RESULTS/"distributed.json"
+    kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    together = sorted({key(one): one for one in kept + runs}.values(), key=key)
+    file.write_text("[\n" + ",\n".join(map(json.dumps, together)) + "\n]\n", encoding="utf-8")
+    (RESULTS/"distributed.md").write_text(table(together), encoding="utf-8")
+
+
+def main(options: argparse.Namespace):
+    on_gpu = distributed.get_backend() == "nccl"
+    mnist = load_mnist(options.data, torch.device("cuda", torch.cuda.current_device()) if on_gpu else "cpu")
+    mnist = MNIST(first(mnist.train, options.images), mnist.valid, mnist.test, mnist.name)
+    runs = [run(options, mnist, seed) for seed in range(options.seeds)]
+    print(table(runs))
+    if options.record and distributed.get_rank() == 0:
+        record(runs)
 
 
 if __name__ == "__main__":

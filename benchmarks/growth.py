@@ -15,8 +15,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import torch
-from memory import peak_megabytes
+from machine import machine, peak_megabytes
 
 from mnist_scratch.baseline import NearestMean
 from mnist_scratch.data import Digits, load_mnist
@@ -139,7 +138,7 @@ def main():
                for n in SIZES]
     print(table(results))
     RESULTS.mkdir(exist_ok=True)
-    facts = {"data": source.name, "torch": torch.__version__, "threads": torch.get_num_threads(), "sizes": results}
+    facts = {"data": source.name, "machine": machine(), "sizes": results}
     (RESULTS/"growth.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     draw(results, RESULTS/"growth.png")
 

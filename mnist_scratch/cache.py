@@ -77,10 +77,11 @@ def _stamp(folder: Path) -> str:
     for split in SPLITS:
         for digit in DIGITS:
             with os.scandir(folder/split/digit) as entries:
-                pngs = sorted((entry for entry in entries if entry.name.endswith(".png")), key=lambda png: png.name)
-            stats = [png.stat() for png in pngs]
+                looked = {entry.name: entry.stat() for entry in entries if entry.name.endswith(".png")}
+            names = sorted(looked)
+            stats = [looked[name] for name in names]
             facts = array("q", [fact for stat in stats for fact in (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)])
-            digest.update(os.fsencode("/".join([split, digit, *[png.name for png in pngs]])))
+            digest.update(os.fsencode("/".join([split, digit, *names])))
             digest.update(facts)
     return digest.hexdigest()
 

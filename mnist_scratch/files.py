@@ -130,16 +130,17 @@ def mnist_path(
 ) -> Path:  # holds training/0..9 and testing/0..9
     "Find, download or unpack the images, and say in one line which they are. `DataError` where that fails."
     wanted = str(source or os.environ.get("MNIST_SCRATCH_DATA") or "auto")
-    hint = "MNIST_SCRATCH_DATA=sample takes 5,000"
+    hint, counts = "MNIST_SCRATCH_DATA=sample takes 5,000", FULL_COUNTS  # `_full` has counted
     if wanted == "auto":
         try: folder = _full()
-        except DataError as error: folder, hint = _sample(), f"the embedded sample, because: {error}"
+        except DataError as error:
+            folder, hint, counts = _sample(), f"the embedded sample, because: {error}", SAMPLE_COUNTS
     elif wanted == "full": folder = _full()
-    elif wanted == "sample": folder, hint = _sample(), "MNIST_SCRATCH_DATA=full takes all 70,000"
-    elif os.path.isdir(os.path.expanduser(wanted)):
-        folder, hint = Path(os.path.expanduser(wanted)), "MNIST_SCRATCH_DATA=full takes MNIST"
+    elif wanted == "sample":
+        folder, hint, counts = _sample(), "MNIST_SCRATCH_DATA=full takes all 70,000", SAMPLE_COUNTS
+    elif os.path.isdir(folder := Path(os.path.expanduser(wanted))):
+        hint, counts = "MNIST_SCRATCH_DATA=full takes MNIST", count_images(folder)
     else: raise DataError(f"{'source' if source else 'MNIST_SCRATCH_DATA'} = {wanted!r} is neither auto, full, sample "
                           "nor a folder that exists. Choose one of these.")
-    counts = count_images(folder)
     print(f"{counts['training']:,} training and {counts['testing']:,} testing images in {short(folder)} ({hint})")
     return folder

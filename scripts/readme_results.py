@@ -38,11 +38,12 @@ def recipe_rows() -> tuple[list[str], set[str]]:
     for name in dict.fromkeys(run["name"] for run in runs):
         own = [run for run in runs if run["name"] == name]
         accuracies, test = [run["valid_accuracy"] for run in own], own[0]["test_accuracy"]
-        spread = f" ± {statistics.stdev(accuracies):.4f}" if len(own) > 1 else ""
+        spread = f" ± {statistics.stdev(accuracies):.4f}" if len(own) > 1 and None not in accuracies else ""
+        valid = "–" if None in accuracies else f"{statistics.mean(accuracies):.4f}{spread}"
         bar = math.sqrt(test * (1 - test) / N_TEST)
         seconds = statistics.mean(run["seconds"] for run in own)
         rows.append(f"| convolutional net, {name} | {own[0]['parameters']:,} | {seconds:.3g} | "
-                    f"{statistics.mean(accuracies):.4f}{spread} | {len(own)} | {test:.4f} ± {bar:.4f} |")
+                    f"{valid} | {len(own)} | {test:.4f} ± {bar:.4f} |")
     return rows, {run["machine"] for run in runs}
 
 

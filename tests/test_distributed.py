@@ -64,7 +64,7 @@ def test_two_processes_end_where_one_does(sample_folder, tmp_path):
                         "--save", tmp_path / str(n_processes))
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("images per second") == 1, "one process should speak for all"
-        assert f"{n_processes} process(es), gloo" in done.stdout
+        assert f"| resnet | {n_processes} | 1 |" in done.stdout, "of one thread each"
     alone, first, second = (flat(load_file(tmp_path / f"{file}.safetensors")) for file in ("1/0", "2/0", "2/1"))
     start = flat(resnet_learner(load_mnist(sample_folder, "cpu")).model.state_dict())
     assert first.equal(second)
