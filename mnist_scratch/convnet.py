@@ -83,6 +83,7 @@ def _stage(n_in: int, n_out: int, window: int, pool: bool, norm: bool) -> nn.Seq
     if norm: parts.append(nn.BatchNorm2d(n_out))
     return nn.Sequential(*parts, nn.ReLU(inplace=True))
 
+# %% ../nbs/07_convnet.ipynb #70d1596b
 def _network(channels: tuple[int, ...], pools: int, norm: bool, dropout: float, seed: int) -> nn.Sequential:
     stages, n_in, side = [], 1, 28  # side of the pictures so far, in pixels
     with torch.random.fork_rng(devices=[]):  # leaves PyTorch's generator as it was
@@ -100,11 +101,8 @@ PIXEL_MEAN, PIXEL_STD = 0.1307, 0.3081  # of the training images of MNIST
 class ConvNet(nn.Module):
     "Convolutional stages and a linear layer; it normalises its input itself."
     def __init__(self, channels: tuple[int, ...] = (8, 24, 64),  # windows of each stage
-                 shift: int = 0,  # pixels, by which training images are moved at random
-                 warp: bool = False,  # whether they are also stretched, turned and slanted
-                 pools: int = 2,  # how many stages, from the first, have pooling
-                 norm: bool = True,  # False leaves batch norm out, for comparison
-                 dropout: float = 0.0,  # share of the numbers before the linear layer
+                 shift: int = 0, warp: bool = False,  # random moves in pixels; whether to stretch, turn and slant too
+                 pools: int = 2, norm: bool = True, dropout: float = 0.0,  # stages that pool; batch norm; share
                  seed: int = 0, device: torch.device | str | None = None):
         super().__init__()
         self.augment, self.history = RandomWarp(shift) if warp else RandomShift(shift), None
