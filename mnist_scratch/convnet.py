@@ -172,6 +172,7 @@ def train(
     return net
 
 # %% ../nbs/07_convnet.ipynb #bbd45a85
+@shape_checked
 @torch.no_grad()
 def averaged_logits(model: nn.Module, images: Float32[Tensor, "n 28 28"]) -> Float[Tensor, "n k"]:
     "Mean of the probabilities over nine moves by at most one pixel, as logits."

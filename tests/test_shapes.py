@@ -14,7 +14,7 @@ from torch import Tensor
 
 import mnist_scratch
 from mnist_scratch.baseline import NearestMean, is_digit, mae_distance, mse_distance, pixel_means
-from mnist_scratch.convnet import shifted
+from mnist_scratch.convnet import averaged_logits, shifted, warped
 from mnist_scratch.data import split_validation
 from mnist_scratch.linear import LinearModel, linear, linear_from_means
 from mnist_scratch.losses import cross_entropy, log_softmax, sigmoid_mse, softmax_mse
@@ -26,6 +26,7 @@ from mnist_scratch.training import Answers, Evaluation
 IMAGES, MEANS, LABELS = torch.rand(20, 28, 28), torch.rand(10, 28, 28), torch.arange(20) % 10
 MOVES = torch.zeros(20, 2, dtype=torch.int64)
 LOGITS, PIXELS, WEIGHTS, BIASES = torch.randn(20, 10), torch.rand(20, 784), torch.randn(784, 10), torch.randn(10)
+MAPS = torch.eye(2, 3).repeat(20, 1, 1)
 
 # function, right arguments, shape of the result (None: no tensor)
 RIGHT = [
@@ -41,6 +42,8 @@ RIGHT = [
     (cross_entropy, {"logits": LOGITS, "labels": LABELS}, ()),
     (split_validation, {"labels": LABELS, "n_valid": 5}, None),
     (shifted, {"images": IMAGES, "moves": MOVES, "most": 2}, (20, 28, 28)),
+    (warped, {"images": IMAGES, "maps": MAPS}, (20, 28, 28)),
+    (averaged_logits, {"model": torch.nn.Flatten(), "images": IMAGES}, (20, 784)),
     (show_digits, {"images": MEANS}, None),
     (show_weights, {"weights": MEANS}, None),
 ]
@@ -75,6 +78,10 @@ WRONG = [
     ("linear_from_means", "means", MEANS[0]),
     ("linear_from_means", "means", MEANS.flatten(1)),
     ("split_validation", "labels", LABELS[:, None]),
+    ("warped", "images", IMAGES[0]),
+    ("warped", "maps", MAPS[:-1]),
+    ("warped", "maps", MAPS.mT),
+    ("averaged_logits", "images", IMAGES.flatten(1)),
     ("shifted", "images", IMAGES[0]),
     ("shifted", "images", IMAGES.flatten(1)),
     ("shifted", "moves", MOVES[:-1]),
