@@ -36,7 +36,6 @@ from mnist_scratch.convnet import (
     built,
     learn,
     one_cycle,
-    with_valid,
 )
 from mnist_scratch.data import MNIST, Digits, load_mnist
 from mnist_scratch.losses import cross_entropy
@@ -109,7 +108,7 @@ def convnet(channels=FAST.channels, **options) -> Build:
 
 
 def by(recipe: Recipe) -> Train:
-    return lambda model, mnist, seed: learn(model, with_valid(mnist) if recipe.use_valid else mnist, recipe, seed)
+    return lambda model, mnist, seed: learn(model, mnist, recipe, seed)
 
 
 def plainly(lr: float, **options) -> Train:

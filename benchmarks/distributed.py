@@ -148,18 +148,22 @@ def run(options: argparse.Namespace, mnist: MNIST, seed: int) -> dict:
             "machine": machine(mnist.train.images.device)}
 
 
+def settings(one: dict) -> tuple:
+    "All that decides a run, except the seed."
+    return tuple(one[name] for name in ("net", "processes", "threads", "data", "images", "epochs", "lr", "machine"))
+
+
 def table(runs: list[dict]) -> str:
     "One row for each net and number of processes: medians of the speed, mean and spread of the accuracy."
     lines = ["| net | processes | threads each | images x epochs | seeds | images per second | validation accuracy |",
              "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
-    def of_one_kind(one: dict) -> tuple:
-        return one["net"], one["processes"], one["threads"], f"{one['images']:,} x {one['epochs']}", one["machine"]
-    for kind in dict.fromkeys(map(of_one_kind, runs)):
-        same = [one for one in runs if of_one_kind(one) == kind]
+    for kind in dict.fromkeys(map(settings, runs)):
+        same = [one for one in runs if settings(one) == kind]
         accuracies = [one["valid_accuracy"] for one in same]
         spread = f" ± {statistics.stdev(accuracies):.4f}" if len(same) > 1 else ""
         speed = statistics.median(one["images_per_second"] for one in same)
-        cells = [*kind[:4], len(same), f"{speed:,.0f}", f"{statistics.mean(accuracies):.4f}{spread}"]
+        learned = f"{same[0]['images']:,} x {same[0]['epochs']}"
+        cells = [*kind[:3], learned, len(same), f"{speed:,.0f}", f"{statistics.mean(accuracies):.4f}{spread}"]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join([*lines, "", "; ".join(dict.fromkeys(one["machine"] for one in runs)) + ".", ""])
 
@@ -167,7 +171,7 @@ def table(runs: list[dict]) -> str:
 def record(runs: list[dict]):
     "Add the runs to those of before, in the place of the same ones."
     def key(one: dict) -> tuple:
-        return one["net"], one["processes"], one["images"], one["epochs"], one["machine"], one["seed"]
+        return *settings(one), one["seed"]
     file = RESULTS/"distributed.json"
     kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
     together = sorted({key(one): one for one in kept + runs}.values(), key=key)

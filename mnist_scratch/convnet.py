@@ -102,7 +102,7 @@ class ConvNet(nn.Module):
     "Convolutional stages and a linear layer; it normalises its input itself."
     def __init__(self, channels: tuple[int, ...] = (8, 24, 64),  # windows of each stage
                  shift: int = 0, warp: bool = False,  # random moves in pixels; whether to stretch, turn and slant too
-                 pools: int = 2, norm: bool = True, dropout: float = 0.0,  # stages that pool; batch norm; share
+                 pools: int = 2, norm: bool = True, dropout: float = 0.0,  # stages that pool; batch norm; share dropped
                  seed: int = 0, device: torch.device | str | None = None):
         super().__init__()
         self.augment, self.history = RandomWarp(shift) if warp else RandomShift(shift), None
@@ -117,11 +117,11 @@ class ConvNet(nn.Module):
 # %% ../nbs/07_convnet.ipynb #5cc6f841
 @dataclass(frozen=True)
 class Recipe:
-    "How wide a net, and how it is trained."
-    channels: tuple[int, ...]
+    "Which net, and how it is trained."
+    channels: tuple[int, ...]  # windows of each stage
     epochs: int
-    pools: int = 2
-    dropout: float = 0.0
+    pools: int = 2  # how many stages, from the first, have pooling
+    dropout: float = 0.0  # share of the numbers before the linear layer
     lr: float = 0.02  # the largest rate of the cycle
     shift: int = 2  # pixels
     warp: bool = False  # also stretch, turn and slant the images
@@ -152,7 +152,8 @@ def built(recipe: Recipe, seed: int = 0, device: torch.device | str | None = Non
 
 # %% ../nbs/07_convnet.ipynb #a58240bb
 def learn(net: nn.Module, mnist: MNIST, recipe: Recipe, seed: int = 0) -> History:
-    "Train `net` as `recipe` says; how the net is built and which images it learns from are not decided here."
+    "Train `net` as `recipe` says; with `use_valid`, the accuracies of the history are of images it has learned from."
+    if recipe.use_valid: mnist = with_valid(mnist)
     return fit(net, mnist.train, mnist.valid, epochs=recipe.epochs, lr=recipe.lr,
                batch_size=recipe.batch_size, seed=seed,
                loss=partial(F.cross_entropy, label_smoothing=recipe.smoothing), schedule=one_cycle,
@@ -168,7 +169,7 @@ def train(
     if recipe not in RECIPES: raise ValueError(f"train(): recipe should be one of {', '.join(RECIPES)}, got {recipe!r}")
     chosen = RECIPES[recipe]
     net = built(chosen, seed, mnist.train.images.device)
-    net.history = learn(net, with_valid(mnist) if chosen.use_valid else mnist, chosen, seed)
+    net.history = learn(net, mnist, chosen, seed)
     return net
 
 # %% ../nbs/07_convnet.ipynb #bbd45a85

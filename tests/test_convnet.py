@@ -255,7 +255,7 @@ def test_train_follows_the_recipe(easy, recipe, monkeypatch):
     assert net.history.valid_accuracy[-1] == evaluate(net, easy.valid).accuracy
     again = built(chosen, seed=1)
     assert isinstance(net.augment, RandomWarp if chosen.warp else RandomShift)
-    learn(again, with_valid(easy) if chosen.use_valid else easy, chosen, seed=1)
+    learn(again, with_valid(easy) if chosen.use_valid else easy, replace(chosen, use_valid=False), seed=1)
     assert all(one.equal(two) for one, two in zip(net.parameters(), again.parameters(), strict=True))
 
 
