@@ -18,7 +18,7 @@ from packaging.version import Version
 
 import mnist_scratch
 
-MODULES = ["shapes", "cache", "files", "exercises", "png", "data", "plot", "training", "report"]
+MODULES = ["shapes", "cache", "files", "verdict", "exercises", "png", "data", "plot", "training", "report"]
 MODULES += ["baseline", "linear", "losses", "nets", "resnet", "convnet"]
 SOURCES = {path.stem: path for path in (ROOT / "mnist_scratch").glob("*.py") if not path.name.startswith("_")}
 HEAVY = ("fastai", "torchvision", "mlxtend", "matplotlib", "pandas")  # seconds to import; only where they are used
@@ -78,7 +78,7 @@ def test_importing_the_light_modules_imports_nothing_heavy():
     program = f"""
 import sys
 from importlib import import_module
-light = "shapes cache files png data baseline linear losses nets training convnet exercises"
+light = "shapes cache files png data baseline linear losses nets training convnet verdict exercises"
 for name in light.split():
     import_module("mnist_scratch." + name)
     assert not set({HEAVY!r}) & set(sys.modules), name
