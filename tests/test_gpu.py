@@ -18,6 +18,7 @@ BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 def gpu(monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
     import gpu
+    monkeypatch.setattr(gpu, "COMPILE", {"backend": "aot_eager"})  # traces as on a GPU, and compiles nothing
     return gpu
 
 
@@ -41,7 +42,7 @@ def test_without_a_gpu_it_says_so_and_writes_nothing():
 def test_its_checks_pass_on_the_cpu_and_notice_a_wrong_result(gpu, mnist, monkeypatch):
     cpu = torch.device("cpu")
     checks = {**gpu.check_losses(cpu), **gpu.check_small(mnist), **gpu.check_resnet(mnist, n_steps=2)}
-    assert len(checks) == 12 and all(found <= allowed for found, allowed in checks.values()), checks
+    assert len(checks) == 10 and all(found <= allowed for found, allowed in checks.values()), checks
     assert any(found > 0 for found, _ in checks.values()), "float32 rounds"
     monkeypatch.setattr(gpu, "fit", lambda *arguments, **options: fit(*arguments, **{**options, "seed": 1}))
     checks = gpu.check_small(mnist)
@@ -49,9 +50,22 @@ def test_its_checks_pass_on_the_cpu_and_notice_a_wrong_result(gpu, mnist, monkey
     assert "WRONG" in gpu.report(checks, {})
 
 
+def test_a_compiled_model_learns_the_same_by_the_same_fit(gpu, mnist, monkeypatch):
+    checks = gpu.check_compiled(mnist)
+    assert len(checks) == 2 and all(found <= allowed for found, allowed in checks.values()), checks
+
+    class Doubled(gpu.Compiled):
+        def __call__(self, images):
+            return 2 * super().__call__(images)
+    monkeypatch.setattr(gpu, "Compiled", Doubled)
+    assert any(found > allowed for found, allowed in gpu.check_compiled(mnist).values()), "it must notice other answers"
+
+
 def test_its_clocks_run(gpu, mnist, small_folder):
     times = {**gpu.time_loading(small_folder, torch.device("cpu")), **gpu.time_small(mnist)}
-    assert all(row["ours"] > 0 and row["post"] > 0 for row in times.values())
+    assert len(times) == 6 and all(row["ours"] > 0 and row["post"] > 0 for row in times.values())
+    (fast, row), _ = gpu.time_recipes(mnist, n=2).items()
+    assert fast.startswith("fast: 0 of 2 reach 99.0%") and row["ours"] > 0, "nobody can read noise"
     learner = gpu.resnet_learner(mnist)
     clock = gpu.clocked(learner, 0.01, epochs=2)
     assert 0 < clock.seconds[0] < clock.seconds[1] and clock.reached(0) == clock.seconds[0]
