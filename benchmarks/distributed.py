@@ -129,7 +129,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--exact", action="store_true", help="no dropout, batch norm frozen, float64, plain "
                         "gradient descent: any number of processes must end with the same parameters")
     parser.add_argument("--save", type=Path, help="folder for the parameters that each process ends with")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.exact and options.net != "resnet":
+        parser.error("--exact needs --net resnet: the other net takes no float64")
+    if "LOCAL_RANK" not in os.environ:
+        parser.error("start it with: torchrun --standalone --nproc-per-node 2 benchmarks/distributed.py")
+    return options
 
 
 def run(options: argparse.Namespace, mnist: MNIST, seed: int) -> dict:
@@ -190,8 +195,6 @@ def main(options: argparse.Namespace):
 
 
 if __name__ == "__main__":
-    if "LOCAL_RANK" not in os.environ:
-        sys.exit("Start it with: torchrun --standalone --nproc-per-node 2 benchmarks/distributed.py")
     options = arguments()
     if os.environ["RANK"] != "0":
         sys.stdout = open(os.devnull, "w")  # one process speaks for all

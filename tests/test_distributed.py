@@ -84,4 +84,5 @@ def test_a_process_that_fails_makes_the_launcher_fail(sample_folder, tmp_path):
 def test_without_the_launcher_it_says_how_to_start():
     environment = {name: value for name, value in os.environ.items() if name != "LOCAL_RANK"}
     done = subprocess.run([sys.executable, SCRIPT], capture_output=True, text=True, env=environment)
-    assert done.returncode == 1 and done.stderr.startswith("Start it with: torchrun --standalone --nproc-per-node 2")
+    assert done.returncode == 2 and done.stdout == ""
+    assert "start it with: torchrun --standalone --nproc-per-node 2" in done.stderr
