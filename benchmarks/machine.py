@@ -3,6 +3,7 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,6 +17,16 @@ def machine(device: torch.device | str = "cpu") -> str:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return (f"{platform.machine()} cpu, {torch.get_num_threads()} threads of {cores} cores, "
             f"{torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}")
+
+
+def megabytes_on_top(work: Callable) -> float:
+    "How much more memory this process holds at most while it does some work than before; NaN where Linux is missing."
+    if sys.platform != "linux":
+        return float("nan")
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    before = peak_megabytes()
+    work()
+    return peak_megabytes() - before
 
 
 def peak_megabytes() -> float:
