@@ -1,7 +1,8 @@
 """The convolutional net of notebook 07: its recipes, the public record's recipe, and one change at a time.
 
 Every run is a model from one seed. Results go to benchmarks/results/convnet.json after each run, and runs that are
-there already are skipped: stop it when you like, call it again, and it goes on.
+there already, of the same name, seed, data and machine, are skipped: stop it when you like, call it again, and it goes
+on. After a change to a recipe, --again.
 
     python benchmarks/convnet.py                          everything, five seeds
     python benchmarks/convnet.py --list                   what there is, and what it will take on this machine
@@ -10,7 +11,7 @@ there already are skipped: stop it when you like, call it again, and it goes on.
     python benchmarks/convnet.py --search "+ pooling"     three learning rates for one row, nothing saved
 
 All choices were made on validation. The test images are read once for each finished run of a recipe: its answers, and
-its answers averaged over nine moved copies of each image."""
+its answers averaged over nine moved copies of each image (test-time augmentation)."""
 import argparse
 import json
 import os
@@ -31,8 +32,8 @@ from mnist_scratch.convnet import (
     PIXEL_STD,
     RECIPES,
     ConvNet,
+    NineLooks,
     Recipe,
-    averaged_logits,
     built,
     learn,
     one_cycle,
@@ -125,11 +126,12 @@ class Job:
     lr: float  # the best of a small search on validation
     needs_bfloat16: bool = False
     sees_valid: bool = False  # has learned from the validation images, so their accuracy says nothing
+    reads_test: bool = False
 
 
-def recipe_job(recipe: Recipe, kind: str = "recipe") -> Job:
-    return Job(kind, lambda seed, device: built(recipe, seed, device), lambda lr: by(replace(recipe, lr=lr)), recipe.lr,
-               sees_valid=recipe.use_valid)
+def recipe_job(recipe: Recipe, kind: str = "recipe", reads_test: bool = False) -> Job:
+    return Job(kind, lambda seed, device: built(recipe, seed, device), lambda lr: by(replace(recipe, lr=lr)),
+               recipe.lr, sees_valid=recipe.use_valid, reads_test=reads_test)
 
 
 def rung(build: Build, trainer: Callable[[float], Train], lr: float, **options) -> Job:
@@ -138,9 +140,11 @@ def rung(build: Build, trainer: Callable[[float], Train], lr: float, **options) 
 
 ADAMW = partial(torch.optim.AdamW, weight_decay=FAST.weight_decay, fused=True)
 FOUR = replace(FAST, epochs=4)
+WIDER = replace(FOUR, channels=(8, 32, 64), shift=2)
 JOBS = {
-    "public": Job("recipe", RecordNet, lambda lr: train_record, 1e-2),
-    **{name: recipe_job(recipe) for name, recipe in RECIPES.items()},
+    "public": Job("recipe", RecordNet, lambda lr: train_record, 1e-2, reads_test=True),
+    **{name: recipe_job(recipe, reads_test=True) for name, recipe in RECIPES.items()},
+    "accurate, without the validation images": recipe_job(replace(RECIPES["accurate"], use_valid=False)),
     "two-layer net": rung(lambda seed, device: TwoLayerNet(seed=seed, device=device), plainly, lr=3.0),
     "+ convolutions": rung(convnet(pools=0, norm=False), plainly, lr=0.1),
     "+ pooling": rung(convnet(norm=False), plainly, lr=0.1),
@@ -150,18 +154,17 @@ JOBS = {
     "+ label smoothing (the fast recipe)": rung(convnet(), lambda lr: by(replace(FAST, lr=lr)), lr=0.02),
     "+ shifts": rung(convnet(shift=2), lambda lr: by(replace(FAST, lr=lr)), lr=0.02),
     "+ four epochs": rung(convnet(shift=2), lambda lr: by(replace(FOUR, lr=lr)), lr=0.02),
-    "four epochs, but no shifts": rung(convnet(), lambda lr: by(replace(FOUR, lr=lr)), lr=0.02),
-    "+ wider, 8-32-64 (the balanced recipe)": rung(convnet(BALANCED.channels, shift=2),
-                                                   lambda lr: by(replace(BALANCED, lr=lr)), lr=0.02),
-    "twice as wide, 16-64-128": rung(convnet((16, 64, 128), shift=2),
-                                     lambda lr: by(replace(BALANCED, lr=lr)), lr=0.02),
-    "balanced, weights averaged": rung(
-        lambda seed, device: Averaged(ConvNet(BALANCED.channels, shift=2, seed=seed, device=device)),
-        lambda lr: by(replace(BALANCED, lr=lr)), lr=0.02),
-    "balanced, in bfloat16": rung(
-        lambda seed, device: HalfPrecision(ConvNet(BALANCED.channels, shift=2, seed=seed, device=device)),
-        lambda lr: by(replace(BALANCED, lr=lr)), lr=0.02, needs_bfloat16=True),
-    "accurate, without the validation images": recipe_job(replace(RECIPES["accurate"], use_valid=False), "ladder"),
+    "+ six epochs (the balanced recipe)": recipe_job(BALANCED, "ladder"),
+    "four epochs, no shifts": rung(convnet(), lambda lr: by(replace(FOUR, lr=lr)), lr=0.02),
+    "four epochs, wider: 8-32-64": recipe_job(WIDER, "ladder"),
+    "four epochs, wider, warps": recipe_job(replace(WIDER, warp=True), "ladder"),
+    "four epochs, 32-48-64-96-128, one pooling, warps": recipe_job(
+        replace(RECIPES["accurate"], epochs=4, dropout=0.0, use_valid=False), "ladder"),
+    "four epochs, wider, weights averaged": rung(
+        lambda seed, device: Averaged(built(WIDER, seed, device)), lambda lr: by(replace(WIDER, lr=lr)), lr=0.02),
+    "four epochs, wider, in bfloat16": rung(
+        lambda seed, device: HalfPrecision(built(WIDER, seed, device)), lambda lr: by(replace(WIDER, lr=lr)), lr=0.02,
+        needs_bfloat16=True),
 }
 
 
@@ -183,14 +186,16 @@ def run(name: str, seed: int, mnist: MNIST) -> dict:
     job, device = JOBS[name], mnist.train.images.device
     model = job.build(seed, device)
     history = job.trainer(job.lr)(model, mnist, seed)
-    is_recipe, nine = job.kind == "recipe", partial(averaged_logits, model)
+    nine = NineLooks(model).eval()
+    shows_valid, is_recipe = not job.sees_valid, job.kind == "recipe"
     return {
         "kind": job.kind, "name": name, "seed": seed, "data": mnist.name,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "epochs": len(history.valid_accuracy), "lr": job.lr, "seconds": round(history.seconds, 3),
-        "valid_accuracy": None if job.sees_valid else evaluate(model, mnist.valid).accuracy,
-        "test_accuracy": final_evaluation(model, mnist).accuracy if is_recipe else None,
-        "test_accuracy_of_nine": final_evaluation(nine, mnist).accuracy if is_recipe else None,
+        "valid_accuracy": evaluate(model, mnist.valid).accuracy if shows_valid else None,
+        "valid_accuracy_of_nine": evaluate(nine, mnist.valid).accuracy if shows_valid and is_recipe else None,
+        "test_accuracy": final_evaluation(model, mnist).accuracy if job.reads_test else None,
+        "test_accuracy_of_nine": final_evaluation(nine, mnist).accuracy if job.reads_test else None,
         "machine": machine(device),
     }
 
@@ -199,10 +204,15 @@ def saved() -> list[dict]:
     return json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else []
 
 
-def save(runs: list[dict]):
-    "In the order of JOBS, whatever was run first; under its final name only when complete."
-    order = list(JOBS)
-    runs = sorted((one for one in runs if one["name"] in JOBS), key=lambda one: (order.index(one["name"]), one["seed"]))
+def key(one: dict) -> tuple:
+    "Of two runs with the same key only the newer is kept."
+    return one["name"], one["seed"], one["data"], one["machine"]
+
+
+def save(fresh_run: dict):
+    "Add a run, in the order of JOBS, whatever was run first; the file gets its final name only when complete."
+    order, runs = list(JOBS), [one for one in saved() if one["name"] in JOBS and key(one) != key(fresh_run)]
+    runs = sorted([*runs, fresh_run], key=lambda one: (one["machine"], order.index(one["name"]), one["seed"]))
     FILE.parent.mkdir(exist_ok=True)
     fresh = FILE.with_suffix(f".{os.getpid()}")
     fresh.write_text("[\n" + ",\n".join(json.dumps(one) for one in runs) + "\n]\n", encoding="utf-8")
@@ -232,15 +242,17 @@ def main() -> int:
     mnist = load_mnist()
     device = mnist.train.images.device
     if arguments.search:
+        if seen := [name for name in arguments.search if JOBS[name].sees_valid]:
+            parser.error(f"the validation images cannot choose a rate for {', '.join(seen)}: it learns from them")
         for name in arguments.search:
             search(name, mnist)
         return 0
-    done = {(one["name"], one["seed"]) for one in saved() if one["data"] == mnist.name}
+    done = {key(one) for one in saved()}
     names = [name for name in arguments.only if not JOBS[name].needs_bfloat16 or supports_bfloat16(device)]
     for name in set(arguments.only) - set(names):
         print(f"{name}: left out, this machine does not calculate in bfloat16")
     todo = [(name, seed) for seed in range(arguments.seeds) for name in names
-            if arguments.again or (name, seed) not in done]
+            if arguments.again or (name, seed, mnist.name, machine(device)) not in done]
     expected = {name: seconds_expected(JOBS[name], mnist) for name in dict.fromkeys(name for name, _ in todo)}
     for name, seconds in expected.items():
         n_runs = sum(name == one for one, _ in todo)
@@ -248,7 +260,7 @@ def main() -> int:
     print(f"together about {sum(expected[name] for name, _ in todo) / 60:.0f} minutes on {machine(device)}", flush=True)
     for name, seed in [] if arguments.list else todo:
         result = run(name, seed, mnist)
-        save([one for one in saved() if (one["name"], one["seed"]) != (name, seed)] + [result])
+        save(result)
         accuracy = result["test_accuracy"] if result["valid_accuracy"] is None else result["valid_accuracy"]
         print(f"{name}, seed {seed}: {accuracy:.4f} in {result['seconds']:.1f} s", flush=True)
     return 0

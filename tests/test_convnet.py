@@ -13,10 +13,10 @@ from torch.nn import functional as F
 from mnist_scratch.convnet import (
     RECIPES,
     ConvNet,
+    NineLooks,
     RandomShift,
     RandomWarp,
     Recipe,
-    averaged_logits,
     built,
     learn,
     one_cycle,
@@ -250,9 +250,11 @@ def test_the_same_seed_gives_the_same_weights(easy, device):
 def test_train_follows_the_recipe(easy, recipe, monkeypatch):
     chosen = replace(RECIPES[recipe], epochs=2)
     monkeypatch.setitem(RECIPES, recipe, chosen)
-    net = train(easy, recipe, seed=1)
-    assert len(net.history.valid_accuracy) == 2 and not net.training
-    assert net.history.valid_accuracy[-1] == evaluate(net, easy.valid).accuracy
+    model = train(easy, recipe, seed=1)
+    assert len(model.history.valid_accuracy) == 2 and not model.training
+    assert isinstance(model, NineLooks if chosen.nine_looks else ConvNet)
+    net = model.net if chosen.nine_looks else model
+    assert model.history.valid_accuracy[-1] == evaluate(net, easy.valid).accuracy
     again = built(chosen, seed=1)
     assert isinstance(net.augment, RandomWarp if chosen.warp else RandomShift)
     learn(again, with_valid(easy) if chosen.use_valid else easy, replace(chosen, use_valid=False), seed=1)
@@ -266,13 +268,22 @@ def test_with_valid_adds_the_validation_images_to_those_to_learn_from(easy):
     assert (more.valid, more.test, more.name) == (easy.valid, easy.test, easy.name)
 
 
-def test_averaged_logits_are_those_of_the_mean_probability(generator):
+def test_nine_looks_answer_with_the_mean_probability(generator):
     images = F.pad(torch.rand(4, 24, 24, generator=generator), (2,) * 4)
     net = ConvNet().eval()
     views = [F.pad(images, (right, -right, down, -down)) for down in (-1, 0, 1) for right in (-1, 0, 1)]
     with torch.no_grad():
         wanted = torch.stack([net(view).softmax(1) for view in views]).mean(0)
-    assert torch.allclose(averaged_logits(net, images).softmax(1), wanted, atol=1e-5)
+        assert torch.allclose(NineLooks(net).eval()(images).softmax(1), wanted, atol=1e-5)
+    with pytest.raises(ShapeError, match=r"NineLooks\(\): images should be .*28 28.*got float32 \(4, 784\)"):
+        NineLooks(net).eval()(images.flatten(1))
+
+
+def test_nine_looks_learn_as_the_net_does(easy):
+    alone, inside = ConvNet(seed=1), ConvNet(seed=1)
+    for model in (alone, NineLooks(inside)):
+        learn(model, easy, RECIPES["fast"])
+    assert all(one.equal(two) for one, two in zip(alone.parameters(), inside.parameters(), strict=True))
 
 
 def test_no_such_recipe(easy):
@@ -296,12 +307,12 @@ def test_answers_do_not_depend_on_the_rest_of_the_batch(easy):
 
 def test_saved_results_are_whole():
     runs = json.loads((ROOT / "benchmarks" / "results" / "convnet.json").read_text(encoding="utf-8"))
-    assert len({(run["name"], run["seed"]) for run in runs}) == len(runs) > 0
+    assert len({(run["name"], run["seed"], run["data"], run["machine"]) for run in runs}) == len(runs) > 0
     for run in runs:
         assert run["kind"] in ("recipe", "ladder") and run["seconds"] > 0
         learned_from_valid = run["name"] in RECIPES and RECIPES[run["name"]].use_valid
         assert run["valid_accuracy"] is None if learned_from_valid else 0.5 < run["valid_accuracy"] <= 1
-        assert (run["test_accuracy"] is None) == (run["kind"] == "ladder")
+        assert (run["test_accuracy"] is not None) == (run["name"] in ("public", *RECIPES)), "the test is for recipes"
     trained = {run["name"]: run for run in runs}
     for name, recipe in RECIPES.items():
         if name in trained:
