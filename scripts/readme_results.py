@@ -43,7 +43,8 @@ def recipe_rows() -> tuple[list[str], str]:
         test = statistics.mean(one_look)
         if RECIPES[name].nine_looks:
             notes.append(f"`{name}` answers after nine looks at an image, each moved by at most a pixel; with one look "
-                         f"it reaches {test:.4f} ± {statistics.stdev(one_look):.4f} (spread).")
+                         f"it reaches {test:.4f} ± {statistics.stdev(one_look):.4f} (spread). That it looks nine times "
+                         "was decided when both were known.")
             test = statistics.mean(run["test_accuracy_of_nine"] for run in own)
         spread = f" ± {statistics.stdev(accuracies):.4f}" if len(own) > 1 and None not in accuracies else ""
         valid = "–" if None in accuracies else f"{statistics.mean(accuracies):.4f}{spread}"
@@ -84,7 +85,7 @@ def results() -> str:
         f"{torch.__version__.split('+')[0]}. Made by notebook [06_resnet](nbs/06_resnet.ipynb), which explains the two "
         "kinds of ±, and by `benchmarks/convnet.py` for the recipes of "
         f"[07_convnet](nbs/07_convnet.ipynb). {notes} "
-        "A dash stands where a net learned from the validation images as well, once every choice was made.",
+        "A dash stands where a net learned from the validation images as well.",
     ])
 
 
