@@ -10,7 +10,8 @@ from pathlib import Path
 from nbconvert.filters import markdown2html
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = ("results.png", "constraints.txt", "LICENSE")  # that the README shows or links to
+FILES = ("results.png", "constraints.txt", "LICENSE", "benchmarks/results/growth.png",
+         "benchmarks/results/growth.json")  # that the pages show or link to
 STYLE = "body{max-width:50rem;margin:2rem auto;padding:0 1rem;font:1rem/1.5 sans-serif}:root{color-scheme:light dark}"
 STYLE += ".anchor-link{display:none}pre{overflow:auto}"
 STYLE += "img{max-width:100%}table{border-collapse:collapse}td,th{padding:.2rem .6rem;border-bottom:1px solid #8888}"
@@ -28,7 +29,10 @@ def page(markdown: Path) -> str:
 def links_within(html: str) -> str:
     "The links of the repository turned into those of the website, where all pages lie in one folder."
     html = html.replace('href="nbs/tools"', 'href="#tools"')
-    return re.sub(r'href="(?:\.\./|nbs/|tools/|benchmarks/|results/)*(\w+)\.(?:ipynb|md)"', r'href="\1.html"', html)
+    folders = r"(?:\.\./|nbs/|tools/|benchmarks/|results/)*"
+    html = re.sub(rf'href="{folders}(\w+)\.(?:ipynb|md)"', r'href="\1.html"', html)
+    names = "|".join(re.escape(Path(name).name) for name in FILES)
+    return re.sub(rf'(href|src)="{folders}({names})"', r'\1="\2"', html)
 
 
 def website(built: Path, folder: Path):
