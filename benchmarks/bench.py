@@ -1,4 +1,4 @@
-"""The post's way and ours side by side: same process, one after the other in turn, medians, ratios, peak memory.
+"""The post's way and ours side by side: same process, one after the other in turn, medians, ratios, memory.
 
     python benchmarks/bench.py               everything, with results/bench.json and results/bench.md
     python benchmarks/bench.py linear        one stage, nothing written

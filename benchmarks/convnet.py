@@ -139,8 +139,8 @@ def rung(build: Build, trainer: Callable[[float], Train], lr: float, **options) 
 
 
 ADAMW = partial(torch.optim.AdamW, weight_decay=FAST.weight_decay, fused=True)
-FOUR = replace(FAST, epochs=4)
-WIDER = replace(FOUR, channels=(8, 32, 64), shift=2)
+FOUR = replace(FAST, epochs=4, shift=2)
+WIDER = replace(FOUR, channels=(8, 32, 64))
 JOBS = {
     "public": Job("recipe", RecordNet, lambda lr: train_record, 1e-2, reads_test=True),
     **{name: recipe_job(recipe, reads_test=True) for name, recipe in RECIPES.items()},
@@ -151,11 +151,11 @@ JOBS = {
     "+ batch norm": rung(convnet(), plainly, lr=0.3),
     "+ one-cycle": rung(convnet(), partial(plainly, schedule=one_cycle), lr=2.7),
     "+ AdamW": rung(convnet(), partial(plainly, schedule=one_cycle, optimizer=ADAMW), lr=0.02),
-    "+ label smoothing (the fast recipe)": rung(convnet(), lambda lr: by(replace(FAST, lr=lr)), lr=0.02),
-    "+ shifts": rung(convnet(shift=2), lambda lr: by(replace(FAST, lr=lr)), lr=0.02),
-    "+ four epochs": rung(convnet(shift=2), lambda lr: by(replace(FOUR, lr=lr)), lr=0.02),
+    "+ label smoothing (the fast recipe)": recipe_job(FAST, "ladder"),
+    "+ shifts": recipe_job(replace(FAST, shift=2), "ladder"),
+    "+ four epochs": recipe_job(FOUR, "ladder"),
     "+ six epochs (the balanced recipe)": recipe_job(BALANCED, "ladder"),
-    "four epochs, no shifts": rung(convnet(), lambda lr: by(replace(FOUR, lr=lr)), lr=0.02),
+    "four epochs, no shifts": recipe_job(replace(FOUR, shift=0), "ladder"),
     "four epochs, wider: 8-32-64": recipe_job(WIDER, "ladder"),
     "four epochs, wider, warps": recipe_job(replace(WIDER, warp=True), "ladder"),
     "four epochs, 32-48-64-96-128, one pooling, warps": recipe_job(
