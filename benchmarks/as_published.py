@@ -10,6 +10,7 @@ from pathlib import Path
 
 import post
 import torch
+from machine import machine
 
 from mnist_scratch.baseline import NearestMean, mae_distance, mse_distance
 from mnist_scratch.data import Digits, load_mnist
@@ -68,7 +69,7 @@ def main():
     for name, values in measured.items():
         span = f" ({min(values):.4f} to {max(values):.4f})" if len(values) > 1 else ""
         lines.append(f"| {name} | {PUBLISHED[name]:.4g} | {sum(values)/len(values):.4f}{span} | {len(values)} |")
-    table = "\n".join([*lines, "", "Accuracy on the 10,000 test images, correct over total.", ""])
+    table = "\n".join([*lines, "", f"Accuracy on the 10,000 test images, correct over total. {machine()}.", ""])
     (Path(__file__).resolve().parent/"results"/"as_published.md").write_text(table, encoding="utf-8")
     print(table)
 

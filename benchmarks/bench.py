@@ -29,7 +29,7 @@ import torch
 from machine import machine, megabytes_on_top
 
 from mnist_scratch.baseline import mse_distance, pixel_means
-from mnist_scratch.cache import _stamp
+from mnist_scratch.cache import stamp_of
 from mnist_scratch.data import Digits, load_mnist
 from mnist_scratch.files import mnist_path
 from mnist_scratch.linear import LinearModel
@@ -64,7 +64,7 @@ def loading() -> tuple[Ways, Callable]:
         pictures = torch.cat(results["post"]["testing"])
         assert all(results[way].test.images.equal(pictures) for way in ("ours, first time", "ours, from the cache"))
     ways = {"post": lambda: post.load(folder), "ours, first time": first_time,
-            "ours, from the cache": cached, PART + "has any of the 70,000 files changed?": lambda: _stamp(folder)}
+            "ours, from the cache": cached, PART + "has any of the 70,000 files changed?": lambda: stamp_of(folder)}
     return ways, check
 
 

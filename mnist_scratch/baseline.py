@@ -13,15 +13,19 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from .data import Digits
-from .shapes import shape_checked
+from .shapes import check_labels, shape_checked
 
 # %% ../nbs/02_pixel_baseline.ipynb #0c8dbe58
 @shape_checked
 def pixel_means(images: Float[Tensor, "n h w"], labels: Int64[Tensor, "n"]) -> Float[Tensor, "10 h w"]:
-    "The mean image of each digit, 0 to 9. `ValueError` where a digit has no image."
-    missing = [digit for digit in range(10) if not (labels == digit).any()]
+    "The mean image of each digit, 0 to 9. `ValueError` where a digit has no image, or a label is not a digit."
+    check_labels(labels, 10, "pixel_means(): labels")
+    counts = labels.bincount(minlength=10)
+    missing = [digit for digit in range(10) if counts[digit] == 0]
     if missing: raise ValueError(f"pixel_means() needs images of every digit; there is none of {missing}")
-    return torch.stack([images[labels == digit].mean(0) for digit in range(10)])
+    sums = sum(torch.stack([some[own == digit].sum(0) for digit in range(10)])
+               for some, own in zip(images.split(10_000), labels.split(10_000)))
+    return torch.stack([total/count for total, count in zip(sums, counts)])
 
 # %% ../nbs/02_pixel_baseline.ipynb #b80fbc7f
 @shape_checked
