@@ -41,7 +41,7 @@ def seconds(work: Callable, repeats: int) -> float:
 
 def link_part(source: Path, target: Path, n: int):
     "A data folder with the first `n` training images of another, in its shares, and as large a part for testing."
-    part = n/count_images(source)["training"]
+    source, part = source.resolve(), n/count_images(source)["training"]
     for split in SPLITS:
         for digit in DIGITS:
             (target/split/digit).mkdir(parents=True)
@@ -129,10 +129,11 @@ def main():
     parser.add_argument("--data", help="auto, full, sample or a data folder")
     parser.add_argument("--size", type=int, help="measure this size alone and print it as JSON")
     options = parser.parse_args()
+    with redirect_stdout(None if options.size else sys.stdout):
+        source = mnist_path(options.data)
     if options.size:
-        print(json.dumps(measure(Path(options.data), options.size)))
+        print(json.dumps(measure(source, options.size)))
         return
-    source = mnist_path(options.data)
     command = [sys.executable, __file__, "--data", str(source), "--size"]
     results = [json.loads(subprocess.run([*command, str(n)], stdout=subprocess.PIPE, text=True, check=True).stdout)
                for n in SIZES]

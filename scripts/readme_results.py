@@ -73,7 +73,11 @@ def draw(rows: list[str]):
 def results() -> str:
     "The block between the two marks of the README; writes the picture too."
     os.environ["MNIST_SCRATCH_LEDGER"] = str(ROOT / "_build" / "ledger")
-    (data,), (device,) = {row.data for row in ledger()}, {row.device for row in ledger()}
+    kinds = sorted({(row.data, row.device) for row in ledger()})
+    if len(kinds) != 1:
+        raise ValueError("The ledger in _build/ should hold results of one data set on one device, got "
+                         f"{kinds or 'none'}. Run `python scripts/run_notebooks.py --inplace`: it starts a fresh one.")
+    (data, device), = kinds
     headings_and_models, (recipes, notes) = table_of_06(), recipe_rows()
     draw(headings_and_models[2:] + recipes)
     return "\n\n".join([

@@ -1,7 +1,7 @@
 """Execute the series in a real Jupyter kernel, one notebook after the other, and print the ledger at the end.
 
-Executed copies and readable pages go to _build/. With --inplace the outputs go back into nbs/ instead,
-which is how the committed outputs are made. The first cell that fails stops the run."""
+Executed copies and readable pages go to _build/. With --inplace a notebook that ran to its end replaces its source,
+which is how the committed outputs are made, and there are no pages. The first cell that fails stops the run."""
 import argparse
 import base64
 import io
@@ -76,7 +76,7 @@ def main() -> int:
 
     seconds = {}
     for number, notebook in enumerate(notebooks, 1):
-        target = notebook if arguments.inplace else BUILD / notebook.name
+        target = BUILD / notebook.name
         print(f"[{number}/{len(notebooks)}] {notebook.stem} ... ", end="", flush=True)
         try:
             seconds[notebook.stem] = execute(notebook, target)
@@ -84,7 +84,9 @@ def main() -> int:
         except (CellExecutionError, DeadKernelError) as error:
             print(f"failed\n\n{error}\nThe executed copy up to the failing cell: {target}")
             return 1
-        if not arguments.inplace:
+        if arguments.inplace:
+            os.replace(shutil.copy(target, notebook.with_suffix(".fresh")), notebook)
+        else:
             write_page(target)
 
     if arguments.inplace:  # the last time of each; scripts/readme_results.py shows them

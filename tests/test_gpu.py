@@ -1,4 +1,7 @@
-"""benchmarks/gpu.py without a GPU: what it says, and that its checks and clocks work, with the CPU in its place."""
+"""benchmarks/gpu.py without a GPU: what it says, and that its checks and clocks work, with the CPU in its place.
+And the benchmark of growth, on few images."""
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -99,3 +102,12 @@ def test_the_order_of_the_images_moves_to_the_device_in_one_piece():
     assert [batch.device.type for batch in there] == ["meta"] * 3 and [len(batch) for batch in there] == [4, 4, 2]
     assert len({batch.untyped_storage()._cdata for batch in there}) == 1, "views of one tensor"
     assert torch.cat(here).equal(torch.randperm(10, generator=torch.Generator().manual_seed(0)))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not say how much memory a process has held")
+def test_growth_measures_one_size_of_the_folder_that_the_setting_names(small_folder, monkeypatch):
+    monkeypatch.setenv("MNIST_SCRATCH_DATA", small_folder.name)  # relative to where it is started
+    command = [sys.executable, BENCHMARKS / "growth.py", "--size", "40"]
+    done = subprocess.run(command, cwd=small_folder.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["images"] == 40

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import glossary
+import nbformat
 import pytest
 from conftest import LESSONS, NOTEBOOKS, ROOT, read_notebook
 
@@ -177,3 +178,21 @@ def test_a_failing_cell_stops_the_run_and_is_shown(series):
     done = run("nbs/03_linear_model.ipynb", "nbs/02_pixel_baseline.ipynb")
     assert done.returncode == 1
     assert "raise ValueError('planted')" in done.stdout and "02_pixel_baseline" not in done.stdout
+
+
+@pytest.mark.notebooks
+def test_inplace_replaces_a_notebook_only_when_it_ran_to_its_end(series):
+    folder, run = series
+    path = folder / "nbs" / "tiny.ipynb"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("6*7"), nbformat.v4.new_code_cell("7/0")])
+    nbformat.write(notebook, path)
+    before, around = path.read_bytes(), set(path.parent.iterdir())
+    done = run("--inplace", "nbs/tiny.ipynb")
+    copy = folder / "_build" / "tiny.ipynb"
+    assert done.returncode == 1 and str(copy) in done.stdout and path.read_bytes() == before
+    assert [len(cell["outputs"]) for cell in read_notebook(copy)["cells"]] == [1, 1]
+    nbformat.write(nbformat.v4.new_notebook(cells=notebook.cells[:1]), path)
+    done = run("--inplace", "nbs/tiny.ipynb")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [cell["outputs"][0]["data"]["text/plain"] for cell in read_notebook(path)["cells"]] == [["42"]]
+    assert set(path.parent.iterdir()) == around

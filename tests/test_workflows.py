@@ -8,6 +8,7 @@ from pathlib import Path
 
 import accuracy_floors
 import pytest
+import readme_results
 import website
 import yaml
 from conftest import NOTEBOOKS, ROOT
@@ -86,6 +87,13 @@ def test_floors_name_the_model_that_is_missing_or_below(monkeypatch):
     assert [line.partition(":")[0] for line in accuracy_floors.below()] == ["nearest mean", "convolutional net, fast"]
     reached[0] = result("nearest mean", float("nan"))
     assert "nearest mean" in accuracy_floors.below()[0]
+
+
+@pytest.mark.parametrize("rows", [[], [result("one", 0.9), result("two", 0.9, "sample")]], ids=["empty", "mixed"])
+def test_results_of_a_ledger_that_is_empty_or_mixed_are_refused(monkeypatch, rows):
+    monkeypatch.setattr(readme_results, "ledger", lambda: rows)
+    with pytest.raises(ValueError, match="of one data set on one device, got .*Run `python scripts/run_notebooks.py"):
+        readme_results.results()
 
 
 class Links(HTMLParser):
