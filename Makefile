@@ -1,10 +1,10 @@
-# make run | test | lab | bench; PYTHON chooses the interpreter that .venv is made from, 3.10 or newer.
+# make run | test | lab | bench | site; PYTHON chooses the interpreter that .venv is made from, 3.10 or newer.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: run test lab bench
+.PHONY: run test lab bench site
 
 run: $(INSTALLED)  ## execute the whole series and print the ledger
 	$(BIN)/python scripts/run_notebooks.py
@@ -19,6 +19,9 @@ lab: $(INSTALLED)  ## open JupyterLab on the series
 
 bench: $(INSTALLED)  ## the post's way and ours side by side, with the full MNIST
 	$(BIN)/python benchmarks/bench.py
+
+site: run  ## execute the whole series and make the website from it, in _build/website
+	$(BIN)/python scripts/website.py _build/website
 
 $(INSTALLED): settings.ini setup.py pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'Python 3.10 or newer is needed: make PYTHON=python3.12 run')"

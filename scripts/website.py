@@ -1,6 +1,8 @@
 """Make a website of what `make run` left in _build/: the executed lessons, with the README as the first page.
 
-    python scripts/website.py FOLDER"""
+    python scripts/website.py FOLDER
+
+`make site` does both."""
 import re
 import shutil
 import sys
@@ -15,11 +17,14 @@ FILES = ("results.png", "constraints.txt", "LICENSE", "benchmarks/results/growth
 STYLE = "body{max-width:50rem;margin:2rem auto;padding:0 1rem;font:1rem/1.5 sans-serif}:root{color-scheme:light dark}"
 STYLE += ".anchor-link{display:none}pre{overflow:auto}"
 STYLE += "img{max-width:100%}table{border-collapse:collapse}td,th{padding:.2rem .6rem;border-bottom:1px solid #8888}"
+BACK = '<body><nav><a href="index.html">mnist_scratch</a></nav>'
 
 
 def page(markdown: Path) -> str:
     "One Markdown file as a page of HTML."
     text = markdown.read_text(encoding="utf-8")
+    if not text.startswith("# "):  # a table alone
+        text = f"# {markdown.stem}\n\n{text}"
     title = escape(text.partition("\n")[0].removeprefix("# "))
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>'
     body = f"<body>{markdown2html(text)}</body>"
@@ -46,7 +51,7 @@ def website(built: Path, folder: Path):
     tools = "".join(f'<li><a href="{path.stem}.html">{path.stem}</a></li>' for path in notebooks["nbs/tools"])
     front = page(ROOT / "README.md").replace("</body>", f'<h2 id="tools">The plumbing</h2><ul>{tools}</ul></body>')
     texts = [path for part in ("nbs", "benchmarks", "benchmarks/results") for path in (ROOT / part).glob("*.md")]
-    pages |= {"index": front, **{path.stem: page(path) for path in texts}}
+    pages |= {"index": front, **{path.stem: page(path).replace("<body>", BACK) for path in texts}}
     for name, html in pages.items():
         (folder / f"{name}.html").write_text(links_within(html), encoding="utf-8")
 

@@ -74,6 +74,11 @@ def test_files_and_make_targets_in_the_steps_exist():
     assert targets and all(re.search(rf"^{target}:", makefile, re.M) for target in targets)
 
 
+def test_the_source_distribution_has_what_this_file_reads():
+    lines = (ROOT / "MANIFEST.in").read_text(encoding="utf-8").splitlines()
+    assert {"graft .ci", "graft .github", "graft scripts", "graft tests"} <= set(lines)
+
+
 def result(model: str, accuracy: float, data: str = "full") -> Row:
     return Row(1, model, data, 10, accuracy, 1.0, "cpu")
 
@@ -126,5 +131,8 @@ def test_website_has_every_page_and_no_broken_link(tmp_path):
             file, _, name = target.partition("#")
             assert re.match("https://|data:", target) or (folder / (file or page)).exists(), (page, target)
             assert file or not name or name in links.names, (page, target)
+    for path in texts:
+        html = (folder / f"{path.stem}.html").read_text(encoding="utf-8")
+        assert re.search(r"<title>\w", html) and html.count("<h1") == 1 and "index.html" in Links(html).targets, path
     front = Links((folder / "index.html").read_text(encoding="utf-8"))
     assert pages - {"index.html"} <= set(front.targets)
