@@ -1,6 +1,7 @@
 """The real `untar_data` against a server on this machine: downloads that fail, archives that are damaged or hostile."""
 import hashlib
 import io
+import os
 import random
 import re
 import shutil
@@ -134,7 +135,7 @@ def test_a_failed_download_is_said_and_the_next_run_works(mirror, fault, tmp_pat
 def test_a_server_that_is_gone_is_said(mirror):
     mirror.shutdown()
     mirror.server_close()
-    with pytest.raises(DataError, match="Connection refused.*Connect to the internet"):
+    with pytest.raises(DataError, match="refused.*Connect to the internet"):
         mnist_path("full")
 
 
@@ -176,6 +177,7 @@ print(json.dumps(len(data.load_mnist("full", device="cpu").test)))
 """
 
 
+@pytest.mark.skipif(os.name == "nt", reason="fastdownload has no lock on Windows")
 def test_two_processes_download_once(mirror):
     arguments = mirror.url, *fastdownload.core.read_checks(None)[mirror.url]
     with ThreadPoolExecutor() as pool:

@@ -15,7 +15,9 @@ CORRECT_OVER_TOTAL = {mae_distance: 0.6685, mse_distance: 0.8203}
 
 @pytest.fixture(scope="module")
 def post_protocol(full_folder, tmp_path_factory):
-    mnist = load_mnist(full_folder, device="cpu")
+    with pytest.MonkeyPatch.context() as patch:  # it runs before `own_folders`, which is for one test
+        patch.setenv("MNIST_SCRATCH_CACHE", str(tmp_path_factory.mktemp("post_cache")))
+        mnist = load_mnist(full_folder, device="cpu")
     images = torch.cat([mnist.train.images, mnist.valid.images])
     return pixel_means(images, torch.cat([mnist.train.labels, mnist.valid.labels])), mnist.test
 

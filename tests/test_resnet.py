@@ -4,6 +4,7 @@ import torch
 
 from mnist_scratch.data import MNIST, Digits
 from mnist_scratch.resnet import Loader, ResNet, TrimmedConv2d, resnet_learner
+from mnist_scratch.shapes import ShapeError
 from mnist_scratch.training import evaluate
 
 
@@ -50,8 +51,12 @@ def test_wrong_images_are_refused(mnist, wrong):
         "no batch axis": images[0], "channel axis": images[:, None], "flat": images.flatten(1),
         "whole numbers": images.to(torch.uint8), "float64": images.double(), "other device": images.to("meta"),
     }[wrong]
-    with pytest.raises((ValueError, RuntimeError)), torch.no_grad():
-        ResNet(resnet_learner(mnist))(wrong_images)
+    model = ResNet(resnet_learner(mnist))
+    error, message = {
+        "float64": ((ShapeError, RuntimeError), "Float32|Double"), "other device": (RuntimeError, "device"),
+    }.get(wrong, (ShapeError, r"^ResNet\(\): images should be Float"))
+    with pytest.raises(error, match=message), torch.no_grad():
+        model(wrong_images)
 
 
 WINDOWS = [(3, 1, 1), (3, 1, 2), (3, 0, 1), (1, 0, 2), (5, 2, 2)]  # kernel, padding, stride
