@@ -29,9 +29,10 @@ def scanlines(png: bytes) -> bytes | None:
     end = start + 4 + length
     if not png.startswith(_START) or name != b"IDAT" or png[end + 4:] != _END: return None
     if zlib.crc32(png[start:end]).to_bytes(4, "big") != png[end:end + 4]: return None
-    try: rows = zlib.decompress(png[start + 4:end])
+    stream, size = zlib.decompressobj(), SIDE*(SIDE + 1)
+    try: rows = stream.decompress(png[start + 4:end], size + 1)  # a small file may hold gigabytes of zeros
     except zlib.error: return None
-    return rows if len(rows) == SIDE*(SIDE + 1) else None
+    return rows if stream.eof and len(rows) == size else None
 
 # %% ../nbs/tools/png.ipynb #e2af86df
 def _predicted(filters: np.ndarray, left: np.ndarray, above: np.ndarray, corner: np.ndarray) -> np.ndarray:

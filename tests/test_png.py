@@ -1,6 +1,7 @@
 """The short cut for MNIST's PNGs gives what a library gives, or leaves the file to it."""
 import io
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -32,12 +33,16 @@ def encoded(pixels: np.ndarray, filters: list[int]) -> bytes:
             expected = [0, left, above, (left + above) // 2, paeth(left, above, corner)][number]
             line.append((values[y, x] - expected) % 256)
         rows += bytes([number, *line])
+    return packed(zlib.compress(rows))
 
+
+def packed(compressed: bytes) -> bytes:
+    "A 28 x 28 8-bit grey PNG with right checksums around any data."
     def chunk(name, data):
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
     head = struct.pack(">IIBBBBB", 28, 28, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", compressed) + chunk(b"IEND", b"")
 
 
 def decoded(*pngs: bytes) -> np.ndarray:
@@ -81,6 +86,24 @@ def test_nothing_at_all():
 ], ids=["size", "colour", "one bit", "16 bits", "palette"])
 def test_other_kinds_are_left_to_a_library(image):
     assert scanlines(saved(image)) is None
+
+
+@pytest.mark.parametrize("compressed", [
+    zlib.compress(bytes(28 * 29 + 1)), zlib.compress(bytes(28 * 29 - 1)), zlib.compress(bytes(28 * 29))[:-1], b"noise",
+], ids=["too much", "too little", "no end", "no zlib"])
+def test_other_data_behind_right_checksums_are_left_to_a_library(compressed):
+    assert scanlines(packed(zlib.compress(bytes(28 * 29)))) == bytes(28 * 29)
+    assert scanlines(packed(compressed)) is None
+
+
+def test_a_small_file_that_unpacks_to_much_takes_no_memory():
+    bomb = packed(zlib.compress(bytes(50_000_000)))
+    tracemalloc.start()
+    try:
+        assert scanlines(bomb) is None
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_byte_that_changed_is_never_read_as_another_picture():
