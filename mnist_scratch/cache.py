@@ -64,16 +64,19 @@ def replacing(final: Path):
         fresh = temporary/"fresh"
         fresh.mkdir()
         yield fresh
-        if which() != before: return  # another process was faster; its folder is as good, and may be in use already
-        if before is not None: final.rename(temporary/"old")
+        if which() not in (before, None): return  # another process was faster; its folder is as good, and may be in use
+        with suppress(FileNotFoundError):  # another process is between these two lines
+            if before is not None: final.rename(temporary/"old")
         try: fresh.rename(final)
         except OSError:
             if not final.is_dir(): raise
 
 # %% ../nbs/tools/cache.ipynb #e04f8d0d
+_FORMAT = 1  # one more whenever what is stored for the same pictures changes
+
 def stamp_of(folder: Path) -> str:
-    "Changes whenever a PNG of a data folder is added, removed, resized or written again."
-    digest = sha256(str(folder.resolve()).encode())
+    "Changes whenever a PNG of a data folder is added, removed, resized or written again, and with the format."
+    digest = sha256(f"{_FORMAT} {folder.resolve()}".encode())
     for split in SPLITS:
         for digit in DIGITS:
             with os.scandir(folder/split/digit) as entries:
@@ -96,7 +99,8 @@ def _read_cache(file: Path, stamp: str) -> dict[str, Tensor] | None:
     try:
         with safe_open(file, framework="pt") as opened:
             facts = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}
+            views = {name: opened.get_tensor(name) for name in opened.keys()}
+        tensors = {name: view.clone() if view.ndim == 1 else view for name, view in views.items()}
         return tensors if facts == {"stamp": stamp, "checksum": _checksum(tensors)} else None
     except Exception: return None  # whatever a damaged file makes safetensors or torch say, it is built anew
 

@@ -47,8 +47,9 @@ def png_paths(folder: Path) -> list[Path]:
 # %% ../nbs/tools/files.ipynb #5c25f07f
 def count_images(folder: Path) -> dict[str, int]:
     "How many PNGs `training` and `testing` of a data folder hold; a missing or empty digit is a `DataError`."
-    if not os.path.isdir(folder): png_paths(folder)  # raises the error that names the whole folder
-    return {split: sum(len(_png_names(Path(folder)/split/digit)) for digit in DIGITS) for split in SPLITS}
+    folder = Path(os.path.expanduser(folder))
+    if not folder.is_dir(): png_paths(folder)  # raises the error that names the whole folder
+    return {split: sum(len(_png_names(folder/split/digit)) for digit in DIGITS) for split in SPLITS}
 
 # %% ../nbs/tools/files.ipynb #a4ce6e4a
 @contextmanager

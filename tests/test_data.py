@@ -11,7 +11,7 @@ from PIL import Image
 
 from mnist_scratch import cache, files
 from mnist_scratch.data import Digits, default_device, images_to_tensor, load_mnist, split_validation
-from mnist_scratch.files import DIGITS, SPLITS, DataError, cache_home, count_images, mnist_path
+from mnist_scratch.files import DIGITS, DataError, cache_home, count_images, mnist_path
 
 
 def no_network(url):
@@ -65,15 +65,9 @@ def test_train_and_valid_are_all_of_training_and_never_overlap(small_folder):
     assert sorted(map(tuple, both.tolist())) == sorted(map(tuple, everything.tolist()))
 
 
-def test_split_keeps_shares_and_repeats():
-    labels = torch.arange(10).repeat_interleave(torch.tensor([7, 50, 13, 1, 99, 3, 20, 31, 40, 11]))
-    train, valid = split_validation(labels, 60)
-    assert len(valid) == 60 and len(train) == len(labels) - 60
-    assert sorted(torch.cat([train, valid]).tolist()) == list(range(len(labels)))
-    exact = labels.bincount() * 60 / len(labels)
-    assert ((labels[valid].bincount(minlength=10) - exact).abs() < 1).all()
-    assert split_validation(labels, 60)[1].equal(valid)
-    assert not split_validation(labels, 60, seed=1)[1].equal(valid)
+def test_another_seed_gives_another_split():
+    labels = torch.arange(200) % 10
+    assert not split_validation(labels, 60, seed=1)[1].equal(split_validation(labels, 60)[1])
 
 
 @pytest.mark.parametrize("n_valid", [0, -1, 10, 11])
@@ -174,6 +168,12 @@ def test_empty_digit(small_folder):
 def test_empty_folder(tmp_path):
     with pytest.raises(DataError, match="There is no folder"):
         load_mnist(tmp_path)
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(small_folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(small_folder.parent))
+    monkeypatch.setenv("USERPROFILE", str(small_folder.parent))
+    assert count_images("~/small") == {"training": 40, "testing": 20}
 
 
 def test_images_to_tensor_of_a_missing_and_of_an_empty_folder(tmp_path):
@@ -281,6 +281,13 @@ def test_a_damaged_cache_is_built_anew(small_folder, count_decoding, position):
     assert len(count_decoding) == 40
 
 
+def test_a_cache_of_another_format_is_built_anew(small_folder, count_decoding, monkeypatch):
+    load_mnist(small_folder)
+    monkeypatch.setattr(cache, "_FORMAT", cache._FORMAT + 1)
+    load_mnist(small_folder)
+    assert len(count_decoding) == 40
+
+
 def test_a_truncated_cache_is_built_anew(small_folder, count_decoding):
     load_mnist(small_folder)
     (file,) = cache_files()
@@ -327,9 +334,7 @@ def test_a_sample_that_lost_files_is_written_again():
     assert count_images(mnist_path("sample")) == {"training": 4000, "testing": 1000}
 
 
-def test_device():
-    assert default_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def test_layout_constants():
-    assert SPLITS == ("training", "testing") and DIGITS == tuple("0123456789")
+@pytest.mark.parametrize(("is_there", "device"), [(True, "cuda"), (False, "cpu")])
+def test_a_gpu_is_taken_where_there_is_one(monkeypatch, is_there, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: is_there)
+    assert default_device().type == device

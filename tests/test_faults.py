@@ -161,6 +161,25 @@ def test_a_process_that_was_faster_is_not_disturbed(tmp_path):
     assert [path.name for path in final.iterdir()] == ["fast.txt"] and [*tmp_path.iterdir()] == [final]
 
 
+@pytest.mark.parametrize("moment", ["before the look", "after the look"])
+def test_a_process_that_has_taken_the_old_folder_away_is_not_waited_for(tmp_path, monkeypatch, moment):
+    "It is between its two renames, and may be killed there."
+    final, aside, rename = tmp_path / "final", tmp_path / "aside", Path.rename
+    final.mkdir()
+
+    def late(path, target):
+        if path == final and final.exists():
+            rename(final, aside)
+        return rename(path, target)
+
+    with cache.replacing(final) as fresh:
+        (fresh / "mine.txt").touch()
+        if moment == "before the look":
+            rename(final, aside)
+        monkeypatch.setattr(Path, "rename", late)
+    assert [path.name for path in final.iterdir()] == ["mine.txt"] and aside.exists()
+
+
 @pytest.mark.parametrize("before", ["nothing", "a sample that lost files"])
 def test_two_processes_at_once(before):
     "Both load all images, and nothing else is left: sample and cache."
@@ -236,7 +255,7 @@ def test_a_cache_damaged_anywhere_is_noticed(cache_file):
     content, chance = cache_file.read_bytes(), random.Random(0)
     with cache.safe_open(cache_file, framework="pt") as opened:
         stamp = opened.metadata()["stamp"]
-    right, n_noticed = cache._read_cache(cache_file, stamp), 0
+    right, n_noticed = {name: view.clone() for name, view in cache._read_cache(cache_file, stamp).items()}, 0
     head = 8 + int.from_bytes(content[:8], "little")
     positions = [chance.randrange(head) for _ in range(2000)] + [chance.randrange(len(content)) for _ in range(200)]
     for position in positions:
@@ -248,6 +267,15 @@ def test_a_cache_damaged_anywhere_is_noticed(cache_file):
         assert read is None or (read.keys() == right.keys() and all(
             read[name].dtype == right[name].dtype and read[name].equal(right[name]) for name in right)), position
     assert n_noticed > 2000
+
+
+def test_what_is_loaded_does_not_change_with_the_cache(cache_file, small_folder):
+    loaded, content = load_mnist(small_folder, "cpu"), cache_file.read_bytes()
+    piles = [tensor for pile in (loaded.train, loaded.valid, loaded.test) for tensor in (pile.images, pile.labels)]
+    before = [tensor.clone() for tensor in piles]
+    with open(cache_file, "r+b") as file:  # in place, so that a view of the file sees it
+        file.write(bytes(byte ^ 0xFF for byte in content))
+    assert all(tensor.equal(copy) for tensor, copy in zip(piles, before, strict=True))
 
 
 def test_a_cache_whose_numbers_change_their_meaning_is_noticed(cache_file, small_folder):
