@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from numbers import Integral
 
 import torch
 from jaxtyping import Float, Int64
@@ -21,7 +22,7 @@ from .shapes import check_labels, shape_checked
 
 # %% ../nbs/tools/training.ipynb #dd900bb9
 @shape_checked
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # == of tensors is not one answer but many
 class Answers:
     "What a model answered, image by image."
     labels: Int64[Tensor, "n"]  # the truth
@@ -35,7 +36,7 @@ class Answers:
 
 # %% ../nbs/tools/training.ipynb #ce35924e
 @shape_checked
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evaluation(Answers):
     "What a model made of some digits: its answers, and how often they are right; `evaluate` makes it."
     confusion: Int64[Tensor, "10 10"]  # counts: row the true digit, column the predicted one
@@ -55,9 +56,12 @@ class Evaluation(Answers):
 
 # %% ../nbs/tools/training.ipynb #ee8f6d89
 def _check(caller: str, settings: dict[str, float], piles: dict[str, Digits]):
-    "Settings are greater than 0; every pile holds images, and labels from 0 to 9."
+    "Settings are greater than 0, and whole but for a finite lr; every pile holds images, and labels from 0 to 9."
     for name, value in settings.items():
         if not value > 0: raise ValueError(f"{caller}(): {name} should be greater than 0, got {value}")
+        kind = "finite" if name == "lr" else "a whole number"
+        fits = math.isfinite(value) if name == "lr" else isinstance(value, Integral)
+        if not fits: raise ValueError(f"{caller}(): {name} should be {kind}, got {value}")
     for name, digits in piles.items():
         if not len(digits): raise ValueError(f"{caller}(): {name} should hold at least one image, got none")
         check_labels(digits.labels.cpu(), 10, f"{caller}(): {name}.labels")
@@ -81,9 +85,11 @@ def evaluate(
     _check("evaluate", {"batch_size": batch_size}, {"digits": digits})
     was_training = isinstance(model, nn.Module) and model.training
     if was_training: model.eval()
-    with torch.no_grad():
-        logits = torch.cat([model(images).float() for images in digits.images.split(batch_size)])
-    if was_training: model.train()
+    try:
+        with torch.no_grad():
+            logits = torch.cat([model(images).float() for images in digits.images.split(batch_size)])
+    finally:
+        if was_training: model.train()
     _check_logits(logits, len(digits))
     confidence, predicted = logits.softmax(1).max(1)
     confusion = torch.bincount(digits.labels*10 + predicted, minlength=100).view(10, 10)
@@ -153,8 +159,9 @@ def _epoch(model, train: Digits, loss: Callable, step: Callable, batches: Iterat
 @contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[torch.Generator]:
     "A generator of one's own; PyTorch's, from which dropout draws, gets the same seed and is left as it was."
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+    on_gpu = [torch.cuda.default_generators[device.index]] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=[device] if on_gpu else []):
+        for shared in (torch.default_generator, *on_gpu): shared.manual_seed(seed)  # torch.manual_seed takes all GPUs
         yield torch.Generator().manual_seed(seed)
 
 # %% ../nbs/tools/training.ipynb #fd2abe85

@@ -79,6 +79,21 @@ def test_fit_leaves_the_random_numbers_of_others_alone(digits):
     assert torch.random.get_rng_state().equal(before)
 
 
+def test_fit_seeds_no_gpu_that_it_does_not_use(digits, monkeypatch):
+    "torch.manual_seed would, and `fit` could not undo it."
+    net = dropout_net()
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("every GPU was seeded"))
+    adam(net, digits, digits)
+
+
+@pytest.mark.parametrize("where", [CUDA])
+def test_fit_leaves_the_random_numbers_of_a_gpu_alone(digits, where):
+    before = torch.cuda.get_rng_state()
+    for device in ("cpu", where):
+        adam(moved(dropout_net(), device), digits.to(device), digits.to(device))
+        assert torch.cuda.get_rng_state().equal(before), device
+
+
 def test_gradients_from_before_do_not_count(digits):
     fresh, used = MODELS["linear"](), MODELS["linear"]()
     (100 * cross_entropy(used(digits.images), digits.labels)).backward()
@@ -91,12 +106,6 @@ def test_global_random_numbers_do_not_matter(digits):
         torch.manual_seed(global_seed)
         losses.append(fit(MODELS["linear"](), digits, digits, loss=cross_entropy, epochs=1, lr=0.1).train_loss)
     assert losses[0] == losses[1]
-
-
-def test_minibatches_hold_every_index_once(generator):
-    batches = list(minibatches(10, 4, generator))
-    assert [len(batch) for batch in batches] == [4, 4, 2]
-    assert sorted(torch.cat(batches).tolist()) == list(range(10))
 
 
 @pytest.mark.parametrize("batch_size", [0, -1])
@@ -114,6 +123,15 @@ def test_bad_settings_are_named(digits, setting):
     with pytest.raises(ValueError, match=f"fit.*{next(iter(setting))} should be greater than 0, got"):
         fit(model, digits, digits, **{"loss": cross_entropy, "epochs": 1, "lr": 0.1, **setting})
     assert model.weights.equal(before)
+
+
+@pytest.mark.parametrize(("setting", "kind"), [
+    ({"epochs": 1.5}, "a whole number, got 1.5"), ({"batch_size": 2.5}, "a whole number, got 2.5"),
+    ({"lr": float("inf")}, "finite, got inf"),
+])
+def test_settings_of_a_wrong_kind_are_named(digits, setting, kind):
+    with pytest.raises(ValueError, match=rf"fit\(\): {next(iter(setting))} should be {kind}"):
+        sgd(LinearModel.random(), digits, digits, **setting)
 
 
 def is_refused_before_anything_is_learned(good: Digits, bad: Digits, complaint: str):
@@ -210,6 +228,18 @@ def test_evaluate_switches_dropout_off_and_back_on(digits):
     net = nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.Dropout(0.9)).train()
     assert evaluate(net, digits).predicted.equal(evaluate(net, digits).predicted)
     assert net.training
+
+
+def test_evaluate_switches_dropout_back_on_after_an_error(digits):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3, 10), nn.Dropout(0.9)).train()
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        evaluate(net, digits)
+    assert net.training
+
+
+def test_evaluations_can_be_compared(digits):
+    first, second = (evaluate(MODELS["linear"](), digits) for _ in range(2))
+    assert first == first and first != second and len({first, second}) == 2
 
 
 def test_gradients_are_left_clear(digits):
