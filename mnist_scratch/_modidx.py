@@ -178,6 +178,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'mnist_scratch.report._home': ('tools/report.html#_home', 'mnist_scratch/report.py'),
                                       'mnist_scratch.report._parts': ('tools/report.html#_parts', 'mnist_scratch/report.py'),
                                       'mnist_scratch.report._read_row': ('tools/report.html#_read_row', 'mnist_scratch/report.py'),
+                                      'mnist_scratch.report._write_row': ('tools/report.html#_write_row', 'mnist_scratch/report.py'),
                                       'mnist_scratch.report.calibration': ('tools/report.html#calibration', 'mnist_scratch/report.py'),
                                       'mnist_scratch.report.ledger': ('tools/report.html#ledger', 'mnist_scratch/report.py'),
                                       'mnist_scratch.report.panel': ('tools/report.html#panel', 'mnist_scratch/report.py'),

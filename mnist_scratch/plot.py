@@ -31,6 +31,8 @@ def show_digit(
 # %% ../nbs/tools/plot.ipynb #c54544cb
 def _grid(n: int, columns: int):
     "Figure and the first `n` axes of a grid; the others stay empty."
+    if min(n, columns) < 1: raise ValueError(f"a grid needs at least one image and one column, got {n} and {columns}")
+    columns = min(columns, n)
     rows = -(-n//columns)
     width = 0.95 if columns > 5 else 1.5  # a few pictures may be larger
     size = (columns*width, rows*(width + 0.2))
@@ -45,7 +47,7 @@ def show_digits(
     columns: int = 10,
 ):
     "Draw digits in a grid."
-    figure, axes = _grid(len(images), min(columns, len(images)))
+    figure, axes = _grid(len(images), columns)
     for index, ax in enumerate(axes): show_digit(images[index], str(titles[index]) if len(titles) else "", ax)
 
 # %% ../nbs/tools/plot.ipynb #84e6c8a1
@@ -66,7 +68,7 @@ def draw_weights(
 @shape_checked
 def show_weights(weights: Float[Tensor, "k h w"], titles: Sequence = (), columns: int = 10, label: str = "weight"):
     "Draw weights as pictures in a grid of their own; colours as in `draw_weights`."
-    figure, axes = _grid(len(weights), min(columns, len(weights)))
+    figure, axes = _grid(len(weights), columns)
     draw_weights(weights, figure, axes, titles, label)
 
 # %% ../nbs/tools/plot.ipynb #3fa5a91b

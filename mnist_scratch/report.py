@@ -33,7 +33,7 @@ def _draw_confusion(evaluation: Evaluation, ax: Axes):
         color = "white" if mistakes[true, predicted] > mistakes.max()/2 else "black"
         ax.text(predicted, true, int(counts[true, predicted]), ha="center", va="center", fontsize=7, color=color)
     ax.set(xticks=range(10), yticks=range(10), xlabel="predicted", ylabel="true digit",
-           title=f"{evaluation.accuracy:.4f} of {len(evaluation.labels):,} correct")
+           title=f"{100*evaluation.accuracy:.2f} % of {len(evaluation.labels):,} correct")
 
 # %% ../nbs/tools/report.ipynb #bbf3ad4e
 def _draw_mistakes(evaluation: Evaluation, digits: Digits, axes: Sequence[Axes]):
@@ -137,19 +137,28 @@ def ledger() -> Ledger:
     "All results so far, in the order in which the models first appeared."
     return Ledger(sorted((_read_row(file) for file in _home().glob("*.json")), key=lambda row: row.position))
 
+# %% ../nbs/tools/report.ipynb #9d1344af
+def _write_row(file: Path, row: Row):
+    "`ValueError` where the file cannot be written."
+    fresh = file.with_suffix(f".{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        fresh.write_text(json.dumps(asdict(row), indent=1), encoding="utf-8")
+        os.replace(fresh, file)
+    except OSError as error:
+        raise ValueError(f"record(): {short(file)} cannot be written ({error.strerror}). Free some space, choose a "
+                         "shorter name, or set MNIST_SCRATCH_LEDGER to a folder that can be written.") from error
+
 # %% ../nbs/tools/report.ipynb #eaf9859c
 def record(
     name: str,  # of the model; the same name on the same data replaces its row
     model, evaluation: Evaluation,  # on the validation images
     seconds: float, data: str,  # `MNIST.name`
 ) -> Ledger:
-    "Add a result to the ledger and return the ledger."
-    file = _home()/(quote(f"{name} {data}", safe=" ,+") + ".json")
-    position = _read_row(file).position if file.exists() else max((row.position for row in ledger()), default=0) + 1
+    "Add a result to the ledger and return the ledger. `ValueError` where it cannot be written."
+    positions = {(row.model, row.data): row.position for row in ledger()}
+    position = positions.get((name, data), max(positions.values(), default=0) + 1)
     row = Row(position, name, data, sum(parameter.numel() for parameter in model.parameters()),
               evaluation.accuracy, seconds, evaluation.labels.device.type)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    fresh = file.with_suffix(f".{os.getpid()}")
-    fresh.write_text(json.dumps(asdict(row), indent=1), encoding="utf-8")
-    os.replace(fresh, file)
+    _write_row(_home()/f"{quote(name, safe=' ,+')} {quote(data, safe=',+')}.json", row)
     return ledger()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mnist_scratch.data import Digits
-from mnist_scratch.plot import plot_curves, show_digits
+from mnist_scratch.plot import plot_curves, show_digits, show_weights
 from mnist_scratch.report import Ledger, calibration, ledger, panel, record
 from mnist_scratch.training import Answers, History, evaluate
 
@@ -46,6 +46,19 @@ def test_names_that_differ_only_in_signs_do_not_replace_each_other():
     assert {row.model for row in ledger()} == {"linear, a+b", "linear, a b"}
 
 
+def test_a_space_may_stand_in_the_name_of_the_model_or_of_the_data():
+    add("linear", data="my set"), add("linear my", data="set")
+    assert [(row.model, row.data) for row in ledger()] == [("linear", "my set"), ("linear my", "set")]
+
+
+@pytest.mark.parametrize("fault", ["a file in place of the folder", "a name of 300 letters"])
+def test_a_row_that_cannot_be_written_is_named_with_the_cure(fault):
+    if fault.startswith("a file"):
+        Path(os.environ["MNIST_SCRATCH_LEDGER"]).write_text("")
+    with pytest.raises(ValueError, match=r"record\(\): .*cannot be written .*shorter name.*set MNIST_SCRATCH_LEDGER"):
+        add("a" * 300 if fault.startswith("a name") else "two")
+
+
 def test_an_empty_ledger():
     assert len(ledger()) == 0 and "model" in str(ledger())
 
@@ -76,7 +89,7 @@ def test_panel_draws(history):
     texts = [text.get_text() for figure in plt.get_fignums() for ax in plt.figure(figure).axes for text in ax.texts]
     assert texts.count("3") == 10  # three images of each digit, all answered with 2
     titles = [ax.get_title() for figure in plt.get_fignums() for ax in plt.figure(figure).axes]
-    assert "0.1000 of 30 correct" in titles and sum("→ 2, " in title for title in titles) == 9
+    assert "10.00 % of 30 correct" in titles and sum("→ 2, " in title for title in titles) == 9
     assert ("learning curve" in titles) == bool(history)
     plt.close("all")
 
@@ -96,6 +109,13 @@ def test_digits_are_drawn_with_fixed_limits():
     show_digits(torch.full((3, 28, 28), 0.5))
     assert {ax.images[0].get_clim() for ax in plt.gcf().axes if ax.images} == {(0, 1)}
     plt.close("all")
+
+
+@pytest.mark.parametrize("draw", [show_digits, show_weights])
+@pytest.mark.parametrize(("n", "columns"), [(0, 10), (3, 0)])
+def test_a_grid_of_nothing_is_refused(draw, n, columns):
+    with pytest.raises(ValueError, match=f"at least one image and one column, got {n} and {columns}"):
+        draw(torch.rand(n, 28, 28), columns=columns)
 
 
 def test_curves_have_labelled_axes():
