@@ -154,7 +154,10 @@ def _check_sgd_step(answer: Callable):
 @_exercise
 def _check_batches(answer: Callable):
     generator = torch.Generator().manual_seed(0)
-    first, second = (list(answer(100, 8, generator)) for _ in range(2))
+    epochs = [answer(100, 8, generator) for _ in range(2)]
+    expect_something(epochs[0])
+    first, second = map(list, epochs)
+    expect(len(first) > 0, "it gave no batch at all. The indices from 0 to n - 1 should all come up.")
     expect(all(isinstance(batch, Tensor) for batch in first), "each batch should be a tensor of indices.")
     expect(max(map(len, first)) == 8, "a batch should hold batch_size indices.")
     expect(torch.cat(first).sort().values.equal(torch.arange(100)), "every index should come up once in an epoch.")

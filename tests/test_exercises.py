@@ -105,6 +105,10 @@ def once(n, batch_size, generator):
     return torch.randperm(n, generator=torch.Generator().manual_seed(0)).split(batch_size)
 
 
+def no_batches(n, batch_size, generator):
+    yield from ()
+
+
 # exercise, a wrong answer, words of the sentence it must get
 WRONG = [
     ("shape_of", lambda nested: list(torch.tensor(nested).shape), "a shape is a tuple"),
@@ -146,6 +150,8 @@ WRONG = [
     ("batches", lambda n, batch_size, generator: torch.randint(n, (n,)).split(batch_size), "once"),
     ("batches", lambda n, batch_size, generator: torch.arange(n).flip(0).split(batch_size), "first three batches"),
     ("batches", once, "same order"),
+    ("batches", lambda n, batch_size, generator: None, "gave nothing"),
+    ("batches", no_batches, "no batch at all"),
     ("scores", lambda pixels, weights, biases: (pixels @ weights + biases).relu(), "what range"),
     ("scores", lambda pixels, weights, biases: (pixels @ weights + biases).log_softmax(1), "what range"),
     ("digit_labels", lambda numbers: numbers, "which digit|Which digit"),
