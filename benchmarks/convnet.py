@@ -55,7 +55,7 @@ class RecordNet(nn.Module):
     def __init__(self, seed: int, device: torch.device):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             self.first, self.second = nn.Conv2d(1, 24, 5), nn.Conv2d(24, 32, 3)
             self.hidden, self.output = nn.Linear(800, 256), nn.Linear(256, 10)
         self.to(device)

@@ -7,6 +7,7 @@ __all__ = ['PIXEL_MEAN', 'PIXEL_STD', 'RECIPES', 'one_cycle', 'shifted', 'Random
            'ConvNet', 'Recipe', 'with_valid', 'built', 'learn', 'train']
 
 # %% ../nbs/07_convnet.ipynb #7f691b77
+import math
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -34,6 +35,8 @@ def shifted(
     most: int,
 ) -> Float32[Tensor, "n h w"]:
     "Every image moved by its own whole number of pixels; paper comes in at the rim, and what leaves is lost."
+    if moves.device.type == "cpu" and (moves.abs() > most).any():  # on a GPU, looking would mean waiting
+        raise ValueError(f"shifted(): moves should lie between {-most} and {most}, got {moves[moves.abs() > most][0]}")
     _, height, width = images.shape
     places = F.pad(images, (most,)*4).unfold(1, height, 1).unfold(2, width, 1)  # n, place down, place right, h w
     down, right = (most - moves).unbind(1)  # a piece from further up shows the image further down
@@ -44,6 +47,7 @@ class RandomShift(nn.Module):
     "While training, move each image by its own random number of whole pixels; in use, do nothing."
     def __init__(self, most: int):  # pixels, in each direction
         super().__init__()
+        if most < 0: raise ValueError(f"RandomShift(): most should not be negative, got {most}")
         self.most = most
 
     def forward(self, images: Float32[Tensor, "n h w"]) -> Float32[Tensor, "n h w"]:
@@ -86,8 +90,8 @@ class NineLooks(nn.Module):
     def forward(self, images: Float32[Tensor, "n 28 28"]) -> Float[Tensor, "n k"]:
         if self.training: return self.net(images)
         moves = [torch.tensor([down, right], device=images.device) for down in (-1, 0, 1) for right in (-1, 0, 1)]
-        answers = [self.net(shifted(images, move.expand(len(images), 2), 1)).softmax(1) for move in moves]
-        return torch.stack(answers).mean(0).log()
+        answers = [self.net(shifted(images, move.expand(len(images), 2), 1)).log_softmax(1) for move in moves]
+        return torch.stack(answers).logsumexp(0) - math.log(len(moves))  # log of the mean probability
 
 # %% ../nbs/07_convnet.ipynb #f7ef212f
 def _stage(n_in: int, n_out: int, window: int, pool: bool, norm: bool) -> nn.Sequential:
@@ -101,9 +105,12 @@ def _stage(n_in: int, n_out: int, window: int, pool: bool, norm: bool) -> nn.Seq
 def _network(channels: tuple[int, ...], pools: int, norm: bool, dropout: float, seed: int) -> nn.Sequential:
     stages, n_in, side = [], 1, 28  # side of the pictures so far, in pixels
     with torch.random.fork_rng(devices=[]):  # leaves PyTorch's generator as it was
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         for number, n_out in enumerate(channels):
             window, pool = 3 if number else 5, number < pools
+            if side < window: raise ValueError(
+                f"ConvNet(): stage {number + 1} would get pictures of {side} x {side} pixels, "
+                f"too small for its windows of {window} x {window}. Use fewer stages, or fewer pools.")
             stages.append(_stage(n_in, n_out, window, pool, norm))
             n_in, side = n_out, (side - window + 1)//(2 if pool else 1)
         return nn.Sequential(*stages, nn.Flatten(), nn.Dropout(dropout), nn.Linear(n_in*side*side, 10))

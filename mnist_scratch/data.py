@@ -61,10 +61,10 @@ def _share(labels: Int64[Tensor, "n"], n_valid: int) -> Int64[Tensor, "k"]:
 def split_validation(
     labels: Int64[Tensor, "n"], n_valid: int,
     seed: int = 0,  # the same seed gives the same split
-) -> tuple[Tensor, Tensor]:  # indices to train on, indices to validate on, both in ascending order
+) -> tuple[Tensor, Tensor]:  # indices to train on, indices to validate on, both in ascending order, on the CPU
     "Draw `n_valid` images so that every digit keeps its share."
     if not 0 < n_valid < len(labels): raise ValueError(f"n_valid should lie between 0 and {len(labels)}, got {n_valid}")
-    check_labels(labels, 10, "split_validation(): labels")
+    check_labels(labels := labels.cpu(), 10, "split_validation(): labels")
     generator = torch.Generator().manual_seed(seed)
     is_valid = torch.zeros(len(labels), dtype=torch.bool)
     for digit, count in enumerate(_share(labels, n_valid).tolist()):
@@ -76,7 +76,7 @@ def split_validation(
 def _facts(tensor: Tensor) -> str: return f"{tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
 
 # %% ../nbs/01_tensors.ipynb #d893f1ce
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Digits:
     "Images with their labels."
     images: Float32[Tensor, "n h w"]  # 0 is paper, 1 is ink
@@ -84,16 +84,16 @@ class Digits:
 
     def __post_init__(self):
         if self.images.ndim != 3 or self.images.dtype != torch.float32:
-            raise ValueError(f"images should be float32 (n, h, w), got {_facts(self.images)}")
+            raise ValueError(f"Digits(): images should be float32 (n, h, w), got {_facts(self.images)}")
         n, device = len(self.images), self.images.device
         if (self.labels.shape, self.labels.dtype, self.labels.device) != ((n,), torch.int64, device):
-            raise ValueError(f"labels should be int64 ({n},) on {device}, got {_facts(self.labels)}")
+            raise ValueError(f"Digits(): labels should be int64 ({n},) on {device}, got {_facts(self.labels)}")
     def __len__(self) -> int: return len(self.labels)
     def __getitem__(self, index): return self.images[index], self.labels[index]
     def to(self, device) -> "Digits": return Digits(self.images.to(device), self.labels.to(device))
 
 # %% ../nbs/01_tensors.ipynb #ea25d1ef
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MNIST:
     "The three piles, and what to call them."
     train: Digits  # to learn from
@@ -118,7 +118,8 @@ def _decode(folder: Path) -> dict[str, Tensor]:
 
 def _name(folder: Path, n_images: int) -> str:
     known = {("mnist_png", 70_000): "full", ("sample", 5_000): "sample"}
-    return known.get((folder.name, n_images), folder.name)
+    other = f"folder {folder.name}" if folder.name in known.values() else folder.name  # somebody else's "full"
+    return known.get((folder.name, n_images), other)
 
 # %% ../nbs/01_tensors.ipynb #66ce4fc5
 def load_mnist(

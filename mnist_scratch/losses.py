@@ -27,6 +27,7 @@ def log_softmax(logits: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
     shifted = logits - logits.detach().amax(1, keepdim=True)  # no gradient: the shift changes no probability
     return shifted - shifted.exp().sum(1, keepdim=True).log()
 
+# %% ../nbs/04_loss_functions.ipynb #85b63d2d
 @shape_checked
 def softmax_mse(logits: Float[Tensor, "n k"], labels: Int64[Tensor, "n"]) -> Float[Tensor, ""]:
     "Mean squared difference between the softmax probabilities and the one-hot labels; 0 is perfect, 2/k the worst."
@@ -38,4 +39,4 @@ def softmax_mse(logits: Float[Tensor, "n k"], labels: Int64[Tensor, "n"]) -> Flo
 def cross_entropy(logits: Float[Tensor, "n k"], labels: Int64[Tensor, "n"]) -> Float[Tensor, ""]:
     "Mean of -log(softmax probability of the true class); 0 is perfect, log(k) knows nothing, no upper limit."
     check_labels(labels, logits.shape[1], "cross_entropy(): labels")
-    return -log_softmax(logits).gather(1, labels[:, None]).mean()  # unlike indexing, never takes -1
+    return -log_softmax(logits).gather(1, labels[:, None]).mean()

@@ -6,11 +6,12 @@
 __all__ = ['Loader', 'supports_bfloat16', 'HalfPrecision', 'TrimmedConv2d', 'resnet_learner', 'ResNet']
 
 # %% ../nbs/06_resnet.ipynb #694f8096
+import math
 import warnings
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from .data import MNIST, Digits
@@ -29,7 +30,7 @@ class Loader:
         self.digits, self.batch_size, self.generator = digits, batch_size, generator
         self.device = digits.images.device
 
-    def __len__(self) -> int: return -(-len(self.digits)//self.batch_size)
+    def __len__(self) -> int: return math.ceil(len(self.digits)/self.batch_size)
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         n = len(self.digits)
         if self.generator: batches = minibatches(n, self.batch_size, self.generator, self.device)
@@ -88,8 +89,9 @@ class ResNet(nn.Module):
     "The network of a learner as a model of this series."
     def __init__(self, learner: Learner):
         super().__init__()
-        self.network = learner.model.eval()
+        self.network = learner.model
+        self.eval()
 
     @shape_checked
-    def forward(self, images: Float[Tensor, "n h w"]) -> Float[Tensor, "n k"]:
+    def forward(self, images: Float32[Tensor, "n h w"]) -> Float[Tensor, "n k"]:
         return self.network(images[:, None].contiguous(memory_format=torch.channels_last))

@@ -191,6 +191,19 @@ def test_wrong_moves_are_refused(images, moves):
         shifted(images, moves, 2)
 
 
+@pytest.mark.parametrize("move", [[3, 0], [0, -3]], ids=str)
+def test_moves_further_than_the_frame_are_refused(move):
+    with pytest.raises(ValueError, match=r"^shifted\(\): moves should lie between -2 and 2, got -?3$"):
+        shifted(torch.zeros(2, 28, 28), torch.tensor([[1, -2], move]), 2)
+    with pytest.raises(ValueError, match=r"^RandomShift\(\): most should not be negative, got -1$"):
+        ConvNet(shift=-1)
+
+
+def test_too_many_stages_are_refused():
+    with pytest.raises(ValueError, match=r"^ConvNet\(\): stage 5 would get pictures of 1 x 1 pixels.* fewer pools\.$"):
+        ConvNet(channels=(8,) * 6)
+
+
 @pytest.mark.parametrize("wrong", [(28, 28), (2, 1, 28, 28), (2, 784), (2, 29, 29), (2, 32, 32)], ids=str)
 def test_wrong_images_are_refused(wrong):
     with pytest.raises(ShapeError, match="ConvNet.* images should be"):
@@ -277,6 +290,14 @@ def test_nine_looks_answer_with_the_mean_probability(generator):
         assert torch.allclose(NineLooks(net).eval()(images).softmax(1), wanted, atol=1e-5)
     with pytest.raises(ShapeError, match=r"NineLooks\(\): images should be .*28 28.*got float32 \(4, 784\)"):
         NineLooks(net).eval()(images.flatten(1))
+
+
+def test_nine_looks_of_a_net_that_is_very_sure(generator):
+    class Sure(nn.Module):
+        def forward(self, images): return torch.tensor([[0.0] * 9 + [1000.0]]).expand(len(images), 10)
+
+    images = torch.rand(2, 28, 28, generator=generator)
+    assert torch.allclose(NineLooks(Sure()).eval()(images), torch.tensor([[-1000.0] * 9 + [0.0]]).expand(2, 10))
 
 
 def test_nine_looks_learn_as_the_net_does(easy):
