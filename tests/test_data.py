@@ -94,7 +94,7 @@ def test_split_of_labels_that_are_no_digits(wrong):
     ],
 )
 def test_digits_that_do_not_fit(images, labels, name):
-    with pytest.raises(ValueError, match=f"^{name} should be"):
+    with pytest.raises(ValueError, match=rf"^Digits\(\): {name} should be"):
         Digits(images, labels)
 
 
