@@ -16,24 +16,22 @@ from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
 from .files import SPLITS, DIGITS, DataError, cached, mnist_path, png_paths, short
-from .png import scanlines, unfiltered
+from .png import decoded, scanlines, unfiltered
 from .shapes import check_labels, shape_checked
 
 # %% ../nbs/01_tensors.ipynb #d553cebb
 def _read_png(file: Path) -> UInt8[Tensor, "h w"]:
-    "One 28 x 28 grey picture, by torchvision; anything else is a `DataError` that names the file."
-    from torchvision.io import decode_png
-    try: image = decode_png(torch.frombuffer(bytearray(file.read_bytes()), dtype=torch.uint8))
-    except (RuntimeError, OSError, ValueError) as error:
+    "One 28 x 28 grey picture; anything else is a `DataError` that names the file."
+    try: pixels = decoded(file.read_bytes())
+    except (OSError, ValueError) as error:
         locked = file.exists() and not os.access(file, os.R_OK)
         cure = "Give yourself the right to read it." if locked else "Delete it or replace it."
         raise DataError(f"{short(file)} is not a readable PNG. {cure}") from error
-    if image.shape != (1, 28, 28) or image.dtype != torch.uint8:
-        channels, height, width = image.shape
-        raise DataError(f"{short(file)} is {height} x {width} pixels with {channels} channel(s) of "
-                        f"{str(image.dtype).removeprefix('torch.')}, not 28 x 28 with one channel of uint8. "
-                        "Convert it to 8-bit grey, or delete it.")
-    return image[0]
+    if pixels.shape != (28, 28) or pixels.dtype != np.uint8:
+        height, width, channels = np.atleast_3d(pixels).shape
+        raise DataError(f"{short(file)} is {height} x {width} pixels with {channels} channel(s) of {pixels.dtype}, "
+                        "not 28 x 28 with one channel of uint8. Convert it to 8-bit grey, or delete it.")
+    return torch.from_numpy(pixels)
 
 # %% ../nbs/01_tensors.ipynb #260bb308
 def images_to_tensor(

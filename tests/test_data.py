@@ -132,6 +132,10 @@ def test_auto_with_a_full_set_that_lost_files_takes_the_sample_and_says_so(monke
     assert "is not the complete MNIST" in capsys.readouterr().out
 
 
+def test_a_folder_that_is_called_full_is_not_taken_for_the_full_set(small_folder):
+    assert load_mnist(small_folder.rename(small_folder.with_name("full"))).name == "folder full"
+
+
 def test_nonsense_names_the_variable_and_the_choices(monkeypatch):
     monkeypatch.setenv("MNIST_SCRATCH_DATA", "nonsense")
     with pytest.raises(DataError, match="MNIST_SCRATCH_DATA = 'nonsense' is neither auto, full, sample nor a folder"):

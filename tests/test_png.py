@@ -96,6 +96,17 @@ def test_other_data_behind_right_checksums_are_left_to_a_library(compressed):
     assert scanlines(packed(compressed)) is None
 
 
+@pytest.mark.parametrize("png", [
+    packed(zlib.compress(bytes([5] + [7] * 28) * 28)), packed(zlib.compress(bytes(28 * 29 - 1))), packed(b"noise"),
+    encoded(NOISE, [0] * 28)[:60] + b"\0\0" + encoded(NOISE, [0] * 28)[62:],
+], ids=["filter 5", "too little", "no zlib", "changed bytes"])
+def test_a_damaged_picture_is_named(tmp_path, png):
+    "And does not end Python, as torchvision 0.29 does."
+    (tmp_path / "bad.png").write_bytes(png)
+    with pytest.raises(DataError, match=r"bad\.png is not a readable PNG"):
+        images_to_tensor(tmp_path)
+
+
 def test_a_small_file_that_unpacks_to_much_takes_no_memory():
     bomb = packed(zlib.compress(bytes(50_000_000)))
     tracemalloc.start()
