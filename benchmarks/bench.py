@@ -186,16 +186,30 @@ def once(stage: str, way: str):
     print(megabytes_on_top(STAGES[stage][0]()[0][way]))
 
 
-def as_markdown(rows: list[dict], about: str) -> str:
-    lines = ["| stage | way | median seconds | times as fast as the post | goal | memory on top, MB |",
-             "| --- | --- | ---: | ---: | ---: | ---: |"]
-    for row in rows:
-        is_part, goal = row["way"].startswith(PART), GOALS.get((row["stage"], row["way"]), "")
-        times = "" if is_part else f"{row['times_faster']:.2g}"
-        memory = f"{row['megabytes_on_top']:,.0f}" if "megabytes_on_top" in row else ""
-        lines.append(f"| {row['stage']} | {row['way']} | {row['seconds']:.3g} | {times} | {goal} | {memory} |")
-    extrapolated = "Seconds of the ResNet are those of an epoch, calculated from 12 batches of 64 images or 4 of 256."
-    return "\n".join([*lines, "", extrapolated, "", f"{about}.", ""])
+def as_markdown(runs: list[dict]) -> str:
+    "A table for each machine."
+    lines = ["# The post's way and ours", "",
+             "Seconds of the ResNet are those of an epoch, calculated from 12 batches of 64 images or 4 of 256."]
+    for run in runs:
+        lines += ["", f"## {run['machine']}", "",
+                  "| stage | way | median seconds | times as fast as the post | goal | memory on top, MB |",
+                  "| --- | --- | ---: | ---: | ---: | ---: |"]
+        for row in run["rows"]:
+            is_part, goal = row["way"].startswith(PART), GOALS.get((row["stage"], row["way"]), "")
+            times = "" if is_part else f"{row['times_faster']:.2g}"
+            memory = f"{row['megabytes_on_top']:,.0f}" if "megabytes_on_top" in row else ""
+            lines.append(f"| {row['stage']} | {row['way']} | {row['seconds']:.3g} | {times} | {goal} | {memory} |")
+    return "\n".join([*lines, ""])
+
+
+def save(run: dict):
+    "Into results/, beside the last run on every other machine."
+    file = RESULTS/"bench.json"
+    before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    runs = [*(one for one in before if one["machine"] != run["machine"]), run]
+    RESULTS.mkdir(exist_ok=True)
+    file.write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
+    (RESULTS/"bench.md").write_text(as_markdown(runs), encoding="utf-8")
 
 
 def main():
@@ -219,11 +233,9 @@ def main():
     for row in rows:
         if not row["way"].startswith(PART):
             row["megabytes_on_top"] = memory_of(row["stage"], row["way"])
-    RESULTS.mkdir(exist_ok=True)
     about = f"{machine()}, Python {platform.python_version()}; MNIST, 60,000 training and 10,000 test images"
-    (RESULTS/"bench.json").write_text(json.dumps({"machine": about, "rows": rows}, indent=1) + "\n", encoding="utf-8")
-    (RESULTS/"bench.md").write_text(as_markdown(rows, about), encoding="utf-8")
-    print(as_markdown(rows, about))
+    save({"machine": about, "rows": rows})
+    print(as_markdown([{"machine": about, "rows": rows}]))
 
 
 if __name__ == "__main__":

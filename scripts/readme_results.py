@@ -6,19 +6,21 @@ runs of the recipes are those in benchmarks/results/convnet.json."""
 import json
 import math
 import os
-import platform
 import re
 import statistics
+import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import nbformat
-import torch
 
 from mnist_scratch.convnet import RECIPES
 from mnist_scratch.report import ledger
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "benchmarks"))
+from machine import machine  # noqa: E402
+
 PICTURE = ROOT / "results.png"
 N_TEST = 10_000
 
@@ -33,10 +35,13 @@ def table_of_06() -> list[str]:
 
 def recipe_rows() -> tuple[list[str], str]:
     """One line of the same table for each recipe of 07, its test accuracy the mean of its seeds, answering as the model
-    of `train` does. And what to say below the table: the machine, and the accuracy of one look where there are nine."""
+    of `train` does. And what to say below the table: the accuracy of one look where there are nine."""
     runs = [run for run in json.loads((ROOT / "benchmarks/results/convnet.json").read_text(encoding="utf-8"))
-            if run["name"] in RECIPES and run["data"] == "full" and " cpu, " in run["machine"]]
-    rows, notes = [], [f"The recipes ran on: {'; '.join(sorted({run['machine'] for run in runs}))}."]
+            if run["name"] in RECIPES and (run["data"], run["machine"]) == ("full", machine())]
+    if missing := sorted(set(RECIPES) - {run["name"] for run in runs}):
+        raise ValueError(f"benchmarks/results/convnet.json has nothing of this machine for {', '.join(missing)}. "
+                         f"Run `python benchmarks/convnet.py --only {' '.join(missing)}`.")
+    rows, notes = [], []
     for name in dict.fromkeys(run["name"] for run in runs):
         own = [run for run in runs if run["name"] == name]
         accuracies, one_look = ([run[key] for run in own] for key in ("valid_accuracy", "test_accuracy"))
@@ -84,11 +89,9 @@ def results() -> str:
         f"![Share of test images missed against seconds of learning, one point for each model]({PICTURE.name})",
         "\n".join(headings_and_models + recipes),
         f"Data: MNIST ({data}); seconds of learning, means over the seeds; test accuracy of seed 0, for the "
-        "convolutional nets the mean of the seeds. Machine: "
-        f"{platform.machine()} {device}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, torch "
-        f"{torch.__version__.split('+')[0]}. Made by notebook [06_resnet](nbs/06_resnet.ipynb), which explains the two "
-        "kinds of ±, and by `benchmarks/convnet.py` for the recipes of "
-        f"[07_convnet](nbs/07_convnet.ipynb). {notes} "
+        f"convolutional nets the mean of the seeds. Machine: {machine(device)}. Made by notebook "
+        "[06_resnet](nbs/06_resnet.ipynb), which explains the two kinds of ±, and by `benchmarks/convnet.py` for the "
+        f"recipes of [07_convnet](nbs/07_convnet.ipynb). {notes} "
         "A dash stands where a net learned from the validation images as well.",
     ])
 
