@@ -160,6 +160,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'mnist_scratch.png': { 'mnist_scratch.png._chunk': ('tools/png.html#_chunk', 'mnist_scratch/png.py'),
                                    'mnist_scratch.png._predicted': ('tools/png.html#_predicted', 'mnist_scratch/png.py'),
                                    'mnist_scratch.png.decoded': ('tools/png.html#decoded', 'mnist_scratch/png.py'),
+                                   'mnist_scratch.png.head': ('tools/png.html#head', 'mnist_scratch/png.py'),
                                    'mnist_scratch.png.scanlines': ('tools/png.html#scanlines', 'mnist_scratch/png.py'),
                                    'mnist_scratch.png.unfiltered': ('tools/png.html#unfiltered', 'mnist_scratch/png.py')},
             'mnist_scratch.report': { 'mnist_scratch.report.Ledger': ('tools/report.html#ledger', 'mnist_scratch/report.py'),

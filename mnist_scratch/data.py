@@ -16,7 +16,7 @@ from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
 from .files import SPLITS, DIGITS, DataError, cached, mnist_path, png_paths, short
-from .png import decoded, scanlines, unfiltered
+from .png import decoded, head, scanlines, unfiltered
 from .shapes import check_labels, shape_checked
 
 # %% ../nbs/01_tensors.ipynb #d553cebb
@@ -39,7 +39,7 @@ def images_to_tensor(
 ) -> UInt8[Tensor, "n h w"]:  # 0 to 255, in the order of the file names
     "Every PNG of one folder in one tensor. `DataError` where a picture cannot be used."
     files = png_paths(Path(folder))
-    try: rows = [scanlines(file.read_bytes()) for file in files]
+    try: rows = [scanlines(head(file)) for file in files]
     except OSError: rows = [None]
     if None in rows: return torch.stack([_read_png(file) for file in files])  # some are of another kind, or damaged
     pixels = unfiltered(np.frombuffer(b"".join(rows), dtype=np.uint8).reshape(-1, 28, 29))
