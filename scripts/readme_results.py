@@ -13,9 +13,11 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import nbformat
+import torch
 
 from mnist_scratch.convnet import RECIPES
 from mnist_scratch.report import ledger
+from mnist_scratch.resnet import supports_bfloat16
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "benchmarks"))
@@ -92,6 +94,7 @@ def results() -> str:
         f"convolutional nets the mean of the seeds. Machine: {machine(device)}. Made by notebook "
         "[06_resnet](nbs/06_resnet.ipynb), which explains the two kinds of ±, and by `benchmarks/convnet.py` for the "
         f"recipes of [07_convnet](nbs/07_convnet.ipynb). {notes} "
+        f"The ResNet was trained in {'bfloat16' if supports_bfloat16(torch.device(device)) else 'float32'}. "
         "A dash stands where a net learned from the validation images as well.",
     ])
 
