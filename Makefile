@@ -1,10 +1,14 @@
-# make run | test | lab | bench | site; PYTHON chooses the interpreter that .venv is made from, 3.10 or newer.
+# make run | test | lab | edit | bench | site; PYTHON chooses the interpreter that .venv is made from, 3.10 or newer.
+# FLAGS go to JupyterLab: make lab FLAGS="--no-browser --port 8899"
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# What the surroundings say about where to install, or which modules to find first, is not meant for this environment.
+export PIP_USER := 0
+unexport PIP_TARGET PIP_PREFIX PYTHONPATH PYTHONHOME
 
-.PHONY: run test lab bench site
+.PHONY: run test lab edit bench site
 
 run: $(INSTALLED)  ## execute the whole series and print the ledger
 	$(BIN)/python scripts/run_notebooks.py
@@ -14,8 +18,11 @@ test: $(INSTALLED)  ## lint, then run every test, with the coverage of the libra
 	$(BIN)/python -m pip check --disable-pip-version-check
 	$(BIN)/python -m pytest --cov
 
-lab: $(INSTALLED)  ## open JupyterLab on the series
-	$(BIN)/jupyter lab --notebook-dir nbs
+lab: $(INSTALLED)  ## open JupyterLab on working copies of the series, in lab/
+	$(BIN)/python scripts/lab.py -- $(FLAGS)
+
+edit: $(INSTALLED)  ## open JupyterLab on the sources
+	$(BIN)/python scripts/lab.py --edit -- $(FLAGS)
 
 bench: $(INSTALLED)  ## the post's way and ours side by side, with the full MNIST
 	$(BIN)/python benchmarks/bench.py

@@ -1,18 +1,17 @@
-"""The post's way and ours side by side: same process, one after the other in turn, medians, ratios, memory.
+"""The post's way and ours side by side: same process, one after the other in turn, medians and ratios.
 
     python benchmarks/bench.py               everything, with results/bench.json and results/bench.md
     python benchmarks/bench.py linear        one stage, nothing written
 
-Our faster ways are checked to give what the one before it gives; the post starts an epoch with weights of its own. Not
-the ResNet's, of which only some batches are run; tests/test_resnet.py shows that its last change gives the same. Rows
-that begin with "of it" are parts of our way, alone: they say where the time goes. Memory is what a fresh process needs
-at most beyond the inputs when it does the stage once in that way; what the workers of the post's loaders need is not in
-it."""
+Our ways are checked to give what the post's gives, but for the epochs, which start from weights of their own. Seconds
+of the ResNet are those of an epoch, calculated from a few of its batches. The last stage trains the two-layer net
+beside a program that keeps one core busy."""
 import argparse
 import contextlib
 import functools
 import io
 import json
+import math
 import os
 import platform
 import statistics
@@ -20,29 +19,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
 import post
 import torch
-from machine import machine, megabytes_on_top
+from machine import machine
 
 from mnist_scratch.baseline import mse_distance, pixel_means
-from mnist_scratch.cache import stamp_of
 from mnist_scratch.data import Digits, load_mnist
 from mnist_scratch.files import mnist_path
-from mnist_scratch.linear import LinearModel
+from mnist_scratch.linear import LinearModel, linear_from_means
 from mnist_scratch.losses import cross_entropy
 from mnist_scratch.nets import TwoLayerNet
-from mnist_scratch.training import SGD, fit, minibatches
+from mnist_scratch.resnet import resnet_learner
+from mnist_scratch.training import fit
 
 RESULTS = Path(__file__).resolve().parent/"results"
 Ways = dict[str, Callable[[], object]]  # what each way is called, and a function that does the stage once in that way
-PART = "of it: "  # begins the name of a part of our way
-GOALS = {("loading", "ours, first time"): 2, ("loading", "ours, from the cache"): 40,
-         ("nearest_mean", "ours, a matrix product"): 5, ("linear", "with PyTorch's cross-entropy"): 3,
-         ("two_layer", "with PyTorch's cross-entropy"): 1.8, ("resnet", "+ no weights on the frame"): 2.5}
 
 
 def quietly(function: Callable, *arguments, **options):
@@ -52,153 +47,134 @@ def quietly(function: Callable, *arguments, **options):
 
 def loading() -> tuple[Ways, Callable]:
     folder = quietly(mnist_path, "full")
-    cached = functools.partial(quietly, load_mnist, folder, "cpu")
-    subprocess.run([sys.executable, "-c", f"from mnist_scratch.data import load_mnist; load_mnist({str(folder)!r})"],
-                   stdout=subprocess.DEVNULL, check=True)  # fills the user's cache, in other memory
+    again = functools.partial(quietly, load_mnist, folder, "cpu")
+    again()  # fills the cache
 
     def first_time():
         with tempfile.TemporaryDirectory() as empty, mock.patch.dict(os.environ, MNIST_SCRATCH_CACHE=empty):
-            return quietly(load_mnist, folder, "cpu")
+            return again()
 
     def check(results):
         pictures = torch.cat(results["post"]["testing"])
         assert all(results[way].test.images.equal(pictures) for way in ("ours, first time", "ours, from the cache"))
-    ways = {"post": lambda: post.load(folder), "ours, first time": first_time,
-            "ours, from the cache": cached, PART + "has any of the 70,000 files changed?": lambda: stamp_of(folder)}
-    return ways, check
+    return {"post": lambda: post.load(folder), "ours, first time": first_time, "ours, from the cache": again}, check
 
 
 def nearest_mean() -> tuple[Ways, Callable]:
     mnist = quietly(load_mnist, "full", "cpu")
     images, means = mnist.test.images, pixel_means(mnist.train.images, mnist.train.labels)
     by_digit = [images[mnist.test.labels == digit] for digit in range(10)]
+    model = linear_from_means(means)
 
     def check(results):
-        answers = {name: torch.cat(result) if isinstance(result, list) else result for name, result in results.items()
-                   if not name.startswith(PART)}
         order = torch.cat([(mnist.test.labels == digit).nonzero().flatten() for digit in range(10)])
-        assert all((answers["post"] == answers[way][order]).float().mean() > 0.9999 for way in list(answers)[1:])
+        theirs = torch.cat(results["post"])
+        assert all((theirs == results[way][order]).float().mean() > 0.9999 for way in list(results)[1:])
     ways = {"post": lambda: post.nearest_mean(by_digit, list(means)),
-            "one broadcast (n, k, h, w)": lambda: (images[:, None] - means).square().mean((-1, -2)).argmin(1),
-            "ours, a matrix product": lambda: mse_distance(images, means).argmin(1),
-            PART + "the matrix product": lambda: images.flatten(1) @ means.flatten(1).T}
+            "ours, as 02 teaches it": lambda: mse_distance(images, means).argmin(1),
+            "ours, the matrix product of 03": lambda: model(images).argmax(1)}
     return ways, check
-
-
-def rows_together(model):
-    "The same numbers in the other order in memory, that of a plain torch.randn."
-    for parameter in model.parameters():
-        parameter.data = parameter.data.contiguous()
-    return model
 
 
 def _epochs(build: Callable, post_model: Callable) -> tuple[Ways, Callable]:
     digits = post.everything(quietly(load_mnist, "full", "cpu"))
     few, loader = Digits(*digits[:100]), post.pairs_loader(*digits[:])
 
-    def ours(model, loss, optimizer):
-        fit(model, digits, few, loss=loss, epochs=1, lr=0.5, optimizer=optimizer)
+    def ours(loss):
+        model = build()
+        fit(model, digits, few, loss=loss, epochs=1, lr=0.5)
         return [parameter.detach() for parameter in model.parameters()]
 
     def check(results):
-        first, *others = [result for way, result in results.items() if way != "post" and not way.startswith(PART)]
-        for other in others:
-            assert all(torch.allclose(a, b, atol=1e-3) for a, b in zip(first, other)), "a faster way learns the same"
-    ways = {"post": lambda: post.epoch(loader, *post_model()),
-            "batches from one tensor": lambda: ours(rows_together(build()), post.cross_entropy, torch.optim.SGD),
-            "+ columns in one piece": lambda: ours(build(), post.cross_entropy, torch.optim.SGD),
-            "+ plain step": lambda: ours(build(), post.cross_entropy, SGD),
-            "ours, with our cross-entropy": lambda: ours(build(), cross_entropy, SGD),
-            "with PyTorch's cross-entropy": lambda: ours(build(), torch.nn.functional.cross_entropy, SGD),
-            PART + "gathering the batches": lambda: gathered(digits),
-            PART + "the matrix products": lambda: products(digits, [p for p in build().parameters() if p.ndim == 2])}
-    return ways, check
-
-
-def gathered(digits: Digits):
-    "Every batch of an epoch, taken out of the images, and nothing else."
-    for batch in minibatches(len(digits), 256, torch.Generator().manual_seed(0)):
-        digits.images.index_select(0, batch)
-        digits.labels.index_select(0, batch)
-
-
-@torch.no_grad()
-def products(digits: Digits, weights: list[torch.Tensor]):
-    "The matrix products of an epoch as autograd does them: forward, gradients of weights, and of what lies between."
-    for batch in digits.images.flatten(1).split(256):
-        inputs = [batch]
-        for weight in weights:
-            inputs.append(inputs[-1] @ weight)
-        gradient = inputs.pop()  # any numbers of the right shape
-        for weight, given in zip(reversed(weights), reversed(inputs)):
-            gradient.T @ given  # transposed, it has its columns in one piece, as the weights have
-            if given is not batch:
-                gradient = gradient @ weight.T
-
-
-def linear() -> tuple[Ways, Callable]:
-    return _epochs(LinearModel.random, post.linear_model)
-
-
-def two_layer() -> tuple[Ways, Callable]:
-    return _epochs(TwoLayerNet, post.two_layer_model)
+        both = zip(*list(results.values())[1:], strict=True)
+        assert all(torch.allclose(a, b, atol=1e-3) for a, b in both), "either cross-entropy teaches the same"
+    return {"post": lambda: post.epoch(loader, *post_model()), "ours": lambda: ours(cross_entropy),
+            "ours, with PyTorch's cross-entropy": lambda: ours(torch.nn.functional.cross_entropy)}, check
 
 
 def resnet() -> tuple[Ways, Callable]:
-    "Seconds an epoch of 60,000 images, from a few batches of fastai's own loop."
-    import resnet_steps
-    return resnet_steps.ways(), lambda results: None
+    from fastai.callback.core import Callback, CancelFitException
+    folder, mnist = quietly(mnist_path, "full"), quietly(load_mnist, "full", "cpu")
+
+    class FewBatches(Callback):
+        "Stop the training after some batches; two of them warm up."
+        def __init__(self, n: int):
+            self.n, self.ends = n + 2, []
+
+        def after_batch(self):
+            self.ends.append(time.perf_counter())
+            if len(self.ends) == self.n:
+                raise CancelFitException
+
+    def seconds_an_epoch(learner, batch_size: int, n: int) -> float:
+        few = FewBatches(n)
+        with learner.no_bar(), learner.no_logging():
+            quietly(learner.fit_one_cycle, 1, 0.01, cbs=few)
+        return (few.ends[-1] - few.ends[1])/n*math.ceil(60_000/batch_size)
+    return {"post": lambda: seconds_an_epoch(post.resnet_learner(folder), 64, 12),
+            "ours": lambda: seconds_an_epoch(resnet_learner(mnist), 256, 4)}, lambda results: None
 
 
-STAGES = {  # and how many repetitions
-    "loading": (loading, 3), "nearest_mean": (nearest_mean, 15), "linear": (linear, 9), "two_layer": (two_layer, 9),
-    "resnet": (resnet, 3),
-}
+@contextlib.contextmanager
+def busy_core() -> Iterator[None]:
+    program = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        time.sleep(0.5)
+        yield
+    finally:
+        program.kill()
+        program.wait()
 
 
-def measured(name: str) -> list[dict]:
-    "Medians of one stage, in the order of its ways."
-    prepare, repetitions = STAGES[name]
-    ways, check = prepare()
-    seconds = {way: [] for way in ways}
-    for _ in range(repetitions):
-        results = {}
-        for way, run in ways.items():
+def beside_a_busy_program() -> tuple[Ways, Callable]:
+    mnist = quietly(load_mnist, "sample", "cpu")
+
+    def twenty_epochs():
+        fit(TwoLayerNet(), mnist.train, mnist.valid, loss=cross_entropy, epochs=20, lr=1.0)
+
+    def beside() -> float:
+        with busy_core():
             start = time.perf_counter()
-            results[way] = run()
-            taken = results[way] if isinstance(results[way], float) else time.perf_counter() - start
-            seconds[way].append(taken)
-        check(results)
-        results.clear()
-    medians = {way: statistics.median(values) for way, values in seconds.items()}
-    return [{"stage": name, "way": way, "seconds": median, "times_faster": medians["post"]/median,
-             "quartiles": statistics.quantiles(seconds[way], n=4), "repetitions": repetitions}
-            for way, median in medians.items()]
+            twenty_epochs()
+            return time.perf_counter() - start
+    return {"alone": twenty_epochs, "beside it": beside}, lambda results: None
 
 
-def memory_of(stage: str, way: str) -> float:
-    "Megabytes that a fresh process needs at most, beyond what it holds once the stage is prepared."
-    done = subprocess.run([sys.executable, __file__, stage, "--once", way], capture_output=True, text=True, check=True)
-    return float(done.stdout.split()[-1])
+STAGES = {
+    "loading": loading, "nearest_mean": nearest_mean,
+    "linear": lambda: _epochs(LinearModel.random, post.linear_model),
+    "two_layer": lambda: _epochs(TwoLayerNet, post.two_layer_model),
+    "resnet": resnet, "busy": beside_a_busy_program,
+}
+REPEATS = {"loading": 3, "resnet": 3, "busy": 9}  # others 7
 
 
-def once(stage: str, way: str):
-    print(megabytes_on_top(STAGES[stage][0]()[0][way]))
+def measured(stage: str) -> list[dict]:
+    "Each way in turn, some times over; rows with the median seconds and how many times as fast as the first way it is."
+    ways, check = STAGES[stage]()
+    times, results = {name: [] for name in ways}, {}
+    for _ in range(REPEATS.get(stage, 7)):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            results[name] = way()
+            seconds = time.perf_counter() - start
+            times[name].append(results[name] if isinstance(results[name], float) else seconds)
+    check(results)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    first = next(iter(medians.values()))
+    return [{"stage": stage, "way": name, "seconds": seconds, "times_faster": first/seconds,
+             "fastest": min(times[name]), "slowest": max(times[name])} for name, seconds in medians.items()]
 
 
 def as_markdown(runs: list[dict]) -> str:
-    "A table for each machine."
-    lines = ["# The post's way and ours", "",
-             "Seconds of the ResNet are those of an epoch, calculated from 12 batches of 64 images or 4 of 256."]
+    lines = ["# The post's way and ours", "", "Medians; in brackets fastest and slowest. Seconds of the ResNet "
+             "are those of an epoch, calculated from 12 batches of 64 images or 4 of 256. The last stage is twenty "
+             "epochs of the two-layer net on the sample, alone and beside a program that keeps one core busy."]
     for run in runs:
-        lines += ["", f"## {run['machine']}", "",
-                  "| stage | way | median seconds | times as fast as the post | goal | memory on top, MB |",
-                  "| --- | --- | ---: | ---: | ---: | ---: |"]
-        for row in run["rows"]:
-            is_part, goal = row["way"].startswith(PART), GOALS.get((row["stage"], row["way"]), "")
-            times = "" if is_part else f"{row['times_faster']:.2g}"
-            memory = f"{row['megabytes_on_top']:,.0f}" if "megabytes_on_top" in row else ""
-            lines.append(f"| {row['stage']} | {row['way']} | {row['seconds']:.3g} | {times} | {goal} | {memory} |")
+        lines += ["", f"## {run['machine']}", "", "| stage | way | seconds | times as fast as the first |",
+                  "| --- | --- | ---: | ---: |"]
+        lines += [f"| {row['stage']} | {row['way']} | {row['seconds']:.3g} ({row['fastest']:.3g} to "
+                  f"{row['slowest']:.3g}) | {row['times_faster']:.2g} |" for row in run["rows"]]
     return "\n".join([*lines, ""])
 
 
@@ -207,7 +183,6 @@ def save(run: dict):
     file = RESULTS/"bench.json"
     before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
     runs = [*(one for one in before if one["machine"] != run["machine"]), run]
-    RESULTS.mkdir(exist_ok=True)
     file.write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
     (RESULTS/"bench.md").write_text(as_markdown(runs), encoding="utf-8")
 
@@ -215,27 +190,17 @@ def save(run: dict):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"default: all of {', '.join(STAGES)}")
-    parser.add_argument("--once", metavar="WAY", help="do one stage once and print the memory it took")
     arguments = parser.parse_args()
     if unknown := set(arguments.stages) - set(STAGES):
         parser.error(f"there is no stage {', '.join(sorted(unknown))}; there are {', '.join(STAGES)}")
-    if arguments.once and len(arguments.stages) != 1:
-        parser.error("--once needs one stage")
-    if arguments.once:
-        return once(arguments.stages[0], arguments.once)
     rows = []
     for stage in arguments.stages or STAGES:
-        rows += measured(stage)
-        for row in (row for row in rows if row["stage"] == stage):
-            print(f"{stage:14}{row['way']:32}{row['seconds']:10.4g} s {row['times_faster']:8.2g} x", flush=True)
-    if arguments.stages:
-        return None
-    for row in rows:
-        if not row["way"].startswith(PART):
-            row["megabytes_on_top"] = memory_of(row["stage"], row["way"])
-    about = f"{machine()}, Python {platform.python_version()}; MNIST, 60,000 training and 10,000 test images"
-    save({"machine": about, "rows": rows})
-    print(as_markdown([{"machine": about, "rows": rows}]))
+        for row in measured(stage):
+            rows.append(row)
+            print(f"{stage:14}{row['way']:36}{row['seconds']:10.4g} s {row['times_faster']:8.2g} x", flush=True)
+    if not arguments.stages:
+        about = f"{machine()}, Python {platform.python_version()}; MNIST, 60,000 training and 10,000 test images"
+        save({"machine": about, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -32,16 +32,16 @@ from mnist_scratch.convnet import (
     PIXEL_STD,
     RECIPES,
     ConvNet,
-    NineLooks,
     Recipe,
     built,
     learn,
+    nine_looks,
     one_cycle,
 )
 from mnist_scratch.data import MNIST, Digits, load_mnist
 from mnist_scratch.losses import cross_entropy
 from mnist_scratch.nets import TwoLayerNet
-from mnist_scratch.training import History, evaluate, final_evaluation, fit
+from mnist_scratch.training import History, evaluate, fit
 
 FILE = Path(__file__).parent / "results" / "convnet.json"
 FAST, BALANCED = RECIPES["fast"], RECIPES["balanced"]
@@ -149,7 +149,7 @@ JOBS = {
     "+ convolutions": rung(convnet(pools=0, norm=False), plainly, lr=0.1),
     "+ pooling": rung(convnet(norm=False), plainly, lr=0.1),
     "+ batch norm": rung(convnet(), plainly, lr=0.3),
-    "+ one-cycle": rung(convnet(), partial(plainly, schedule=one_cycle), lr=2.7),
+    "+ one-cycle": rung(convnet(), partial(plainly, schedule=one_cycle, optimizer=torch.optim.SGD), lr=2.7),
     "+ AdamW": rung(convnet(), partial(plainly, schedule=one_cycle, optimizer=ADAMW), lr=0.02),
     "+ label smoothing (the fast recipe)": recipe_job(FAST, "ladder"),
     "+ shifts": recipe_job(replace(FAST, shift=2), "ladder"),
@@ -169,9 +169,10 @@ JOBS = {
 
 
 def supports_bfloat16(device: torch.device) -> bool:
-    from mnist_scratch.resnet import supports_bfloat16  # imports fastai, so only here
-
-    return supports_bfloat16(device)
+    "Whether `device` calculates in bfloat16 natively."
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
 
 
 def seconds_expected(job: Job, mnist: MNIST) -> float:
@@ -186,7 +187,10 @@ def run(name: str, seed: int, mnist: MNIST) -> dict:
     job, device = JOBS[name], mnist.train.images.device
     model = job.build(seed, device)
     history = job.trainer(job.lr)(model, mnist, seed)
-    nine = NineLooks(model).eval()
+
+    def nine(images: torch.Tensor) -> torch.Tensor:
+        return nine_looks(model, images)
+
     shows_valid, is_recipe = not job.sees_valid, job.kind == "recipe"
     return {
         "kind": job.kind, "name": name, "seed": seed, "data": mnist.name,
@@ -194,8 +198,8 @@ def run(name: str, seed: int, mnist: MNIST) -> dict:
         "epochs": len(history.valid_accuracy), "lr": job.lr, "seconds": round(history.seconds, 3),
         "valid_accuracy": evaluate(model, mnist.valid).accuracy if shows_valid else None,
         "valid_accuracy_of_nine": evaluate(nine, mnist.valid).accuracy if shows_valid and is_recipe else None,
-        "test_accuracy": final_evaluation(model, mnist).accuracy if job.reads_test else None,
-        "test_accuracy_of_nine": final_evaluation(nine, mnist).accuracy if job.reads_test else None,
+        "test_accuracy": evaluate(model, mnist.test).accuracy if job.reads_test else None,
+        "test_accuracy_of_nine": evaluate(nine, mnist.test).accuracy if job.reads_test else None,
         "machine": machine(device),
     }
 

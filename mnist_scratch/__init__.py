@@ -1,3 +1,3 @@
 """MNIST from scratch: the library that the notebooks in `nbs/` export."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -6,86 +6,49 @@
 __all__ = ['images_to_tensor', 'split_validation', 'Digits', 'MNIST', 'default_device', 'load_mnist']
 
 # %% ../nbs/01_tensors.ipynb #1c73ea00
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
+from fastprogress import progress_bar
 from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
-from .files import SPLITS, DIGITS, DataError, cached, mnist_path, png_paths, short
-from .png import decoded, head, scanlines, unfiltered
-from .shapes import check_labels, shape_checked
-
-# %% ../nbs/01_tensors.ipynb #d553cebb
-def _read_png(file: Path) -> UInt8[Tensor, "h w"]:
-    "One 28 x 28 grey picture; anything else is a `DataError` that names the file."
-    try: pixels = decoded(file.read_bytes())
-    except (OSError, ValueError) as error:
-        locked = file.exists() and not os.access(file, os.R_OK)
-        cure = "Give yourself the right to read it." if locked else "Delete it or replace it."
-        raise DataError(f"{short(file)} is not a readable PNG. {cure}") from error
-    if pixels.shape != (28, 28) or pixels.dtype != np.uint8:
-        height, width, channels = np.atleast_3d(pixels).shape
-        raise DataError(f"{short(file)} is {height} x {width} pixels with {channels} channel(s) of {pixels.dtype}, "
-                        "not 28 x 28 with one channel of uint8. Convert it to 8-bit grey, or delete it.")
-    return torch.from_numpy(pixels)
+from .checks import check_digits, check_labels, shape_checked
+from .files import DIGITS, SPLITS, cached, mnist_path, png_paths, read_png
 
 # %% ../nbs/01_tensors.ipynb #260bb308
 def images_to_tensor(
     folder: str | Path,  # a folder with 28 x 28 grey PNGs
 ) -> UInt8[Tensor, "n h w"]:  # 0 to 255, in the order of the file names
     "Every PNG of one folder in one tensor. `DataError` where a picture cannot be used."
-    files = png_paths(Path(folder))
-    try: rows = [scanlines(head(file)) for file in files]
-    except OSError: rows = [None]
-    if None in rows: return torch.stack([_read_png(file) for file in files])  # some are of another kind, or damaged
-    pixels = unfiltered(np.frombuffer(b"".join(rows), dtype=np.uint8).reshape(-1, 28, 29))
-    return torch.from_numpy(pixels)
-
-# %% ../nbs/01_tensors.ipynb #d646abb7
-def _share(labels: Int64[Tensor, "n"], n_valid: int) -> Int64[Tensor, "k"]:
-    "How many images of each digit to draw, so that the digits keep their shares and the counts add up to `n_valid`."
-    exact = torch.bincount(labels)*n_valid/len(labels)
-    share = exact.floor().long()
-    left_over = n_valid - int(share.sum())
-    share[(exact - share).argsort(descending=True, stable=True)[:left_over]] += 1
-    return share
+    return torch.stack([read_png(file) for file in png_paths(folder)])
 
 # %% ../nbs/01_tensors.ipynb #1615ef79
 @shape_checked
 def split_validation(
-    labels: Int64[Tensor, "n"], n_valid: int,
-    seed: int = 0,  # the same seed gives the same split
+    labels: Int64[Tensor, "n"], n_valid: int, seed: int = 0,  # the same seed gives the same split
 ) -> tuple[Tensor, Tensor]:  # indices to train on, indices to validate on, both in ascending order, on the CPU
     "Draw `n_valid` images so that every digit keeps its share."
     if not 0 < n_valid < len(labels): raise ValueError(f"n_valid should lie between 0 and {len(labels)}, got {n_valid}")
     check_labels(labels := labels.cpu(), 10, "split_validation(): labels")
-    generator = torch.Generator().manual_seed(seed)
-    is_valid = torch.zeros(len(labels), dtype=torch.bool)
-    for digit, count in enumerate(_share(labels, n_valid).tolist()):
+    exact = torch.bincount(labels)*n_valid/len(labels)  # the share of each digit, rarely a whole number
+    counts = exact.floor().long()
+    counts[(exact - counts).argsort(descending=True, stable=True)[:n_valid - int(counts.sum())]] += 1
+    generator, is_valid = torch.Generator().manual_seed(seed), torch.zeros(len(labels), dtype=torch.bool)
+    for digit, count in enumerate(counts.tolist()):
         candidates = (labels == digit).nonzero().flatten()
         is_valid[candidates[torch.randperm(len(candidates), generator=generator)[:count]]] = True
     return (~is_valid).nonzero().flatten(), is_valid.nonzero().flatten()
 
-# %% ../nbs/01_tensors.ipynb #dc75d3cd
-def _facts(tensor: Tensor) -> str: return f"{tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
-
 # %% ../nbs/01_tensors.ipynb #d893f1ce
 @dataclass(frozen=True, eq=False)
 class Digits:
-    "Images with their labels."
+    "Images with their labels. `ValueError` where they do not fit, or where paper is not 0 and ink not 1."
     images: Float32[Tensor, "n h w"]  # 0 is paper, 1 is ink
     labels: Int64[Tensor, "n"]  # 0 to 9
 
-    def __post_init__(self):
-        if self.images.ndim != 3 or self.images.dtype != torch.float32:
-            raise ValueError(f"Digits(): images should be float32 (n, h, w), got {_facts(self.images)}")
-        n, device = len(self.images), self.images.device
-        if (self.labels.shape, self.labels.dtype, self.labels.device) != ((n,), torch.int64, device):
-            raise ValueError(f"Digits(): labels should be int64 ({n},) on {device}, got {_facts(self.labels)}")
+    def __post_init__(self): check_digits(self.images, self.labels)
     def __len__(self) -> int: return len(self.labels)
     def __getitem__(self, index): return self.images[index], self.labels[index]
     def to(self, device) -> "Digits": return Digits(self.images.to(device), self.labels.to(device))
@@ -101,23 +64,19 @@ class MNIST:
 
 # %% ../nbs/01_tensors.ipynb #96866a2a
 def default_device() -> torch.device:
-    "CUDA where it is available, else the CPU."
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    "CUDA where it is available, else another accelerator of this machine, such as Apple's `mps`, else the CPU."
+    if torch.cuda.is_available(): return torch.device("cuda", torch.cuda.current_device())
+    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
 
 # %% ../nbs/01_tensors.ipynb #b6bfd0ce
 def _decode(folder: Path) -> dict[str, Tensor]:
     "All images of a data folder as uint8, with their labels."
     tensors = {}
     for split in SPLITS:
-        images = [images_to_tensor(folder/split/digit) for digit in DIGITS]
+        images = [images_to_tensor(folder/split/digit) for digit in progress_bar(DIGITS, leave=False)]
         tensors[split] = torch.cat(images)
         tensors[f"{split}_labels"] = torch.arange(10).repeat_interleave(torch.tensor([len(part) for part in images]))
     return tensors
-
-def _name(folder: Path, n_images: int) -> str:
-    known = {("mnist_png", 70_000): "full", ("sample", 5_000): "sample"}
-    other = f"folder {folder.name}" if folder.name in known.values() else folder.name  # somebody else's "full"
-    return known.get((folder.name, n_images), other)
 
 # %% ../nbs/01_tensors.ipynb #66ce4fc5
 def load_mnist(
@@ -129,7 +88,8 @@ def load_mnist(
     tensors = cached(folder, _decode)
     (images, labels), test = ((tensors[split], tensors[f"{split}_labels"]) for split in SPLITS)
     def pile(images: UInt8[Tensor, "n h w"], labels: Int64[Tensor, "n"]) -> Digits:
-        return Digits(images.to(device).float().div_(255), labels.to(device))  # in place: half the memory
+        return Digits(images.to(device).float()/255, labels.to(device))
     train, valid = split_validation(labels, n_valid=min(len(test[0]), len(images)//4))
-    return MNIST(pile(images.index_select(0, train), labels[train]), pile(images.index_select(0, valid), labels[valid]),
-                 pile(*test), _name(folder, len(images) + len(test[0])))
+    known = {("mnist_png", 60_000, 10_000): "full", ("sample", 4_000, 1_000): "sample"}
+    name = known.get((folder.name, len(images), len(test[0])), f"folder {folder.name}")
+    return MNIST(pile(images[train], labels[train]), pile(images[valid], labels[valid]), pile(*test), name)

@@ -10,15 +10,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .shapes import shape_checked
+from .checks import shape_checked
 
 # %% ../nbs/03_linear_model.ipynb #c189253a
 @shape_checked
 def linear(
-    pixels: Float[Tensor, "n p"], weights: Float[Tensor, "p k"], biases: Float[Tensor, "k"],
+    pixels: Float[Tensor, "n p"], weights: Float[Tensor, "k p"], biases: Float[Tensor, "k"],
 ) -> Float[Tensor, "n k"]:
     "Score every image for every class: weighted sum of its pixels plus a bias."
-    return pixels @ weights + biases
+    return pixels @ weights.T + biases
 
 # %% ../nbs/03_linear_model.ipynb #e1764a2d
 def init_params(
@@ -29,20 +29,18 @@ def init_params(
 ) -> Tensor:
     "Random parameters with mean 0 that track gradients. The same seed gives the same numbers on every device."
     if std < 0: raise ValueError(f"init_params(): std should not be negative, got {std}")
-    values = torch.randn(*shape, generator=generator)*std
-    if len(shape) == 2: values = values.T.contiguous().T  # each column in one piece: faster products, same numbers
-    return values.to(device).requires_grad_()
+    return (torch.randn(*shape, generator=generator)*std).to(device).requires_grad_()
 
 # %% ../nbs/03_linear_model.ipynb #286d7943
 class LinearModel:
     "Ten weighted sums of the pixels; logits are the sums."
-    def __init__(self, weights: Float[Tensor, "p k"], biases: Float[Tensor, "k"]):
+    def __init__(self, weights: Float[Tensor, "k p"], biases: Float[Tensor, "k"]):
         self.weights, self.biases = weights, biases
     @classmethod
     def random(cls, std: float = 0.01,  # of the weights; the biases start at 0
                seed: int = 0, device: torch.device | str | None = None) -> "LinearModel":
         "A model for 28 x 28 images and ten digits that has learned nothing yet."
-        weights = init_params(784, 10, std=std, generator=torch.Generator().manual_seed(seed), device=device)
+        weights = init_params(10, 784, std=std, generator=torch.Generator().manual_seed(seed), device=device)
         return cls(weights, init_params(10, std=0.0, device=device))
 
     def parameters(self) -> list[Tensor]: return [self.weights, self.biases]
@@ -54,5 +52,5 @@ class LinearModel:
 @shape_checked
 def linear_from_means(means: Float[Tensor, "k h w"]) -> LinearModel:
     "The linear model that answers with the nearest mean under MSE: weights m, biases -|m|^2 / 2."
-    rows = means.detach().flatten(1)
-    return LinearModel(rows.T.clone().requires_grad_(), (-rows.square().sum(1)/2).requires_grad_())
+    weights = means.detach().flatten(1).clone()
+    return LinearModel(weights.requires_grad_(), (-weights.detach().square().sum(1)/2).requires_grad_())

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from .shapes import check_labels, shape_checked
+from .checks import check_labels, shape_checked
 
 # %% ../nbs/04_loss_functions.ipynb #4e801868
 @shape_checked

@@ -13,14 +13,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .checks import shape_checked
 from .linear import init_params, linear
-from .shapes import shape_checked
 
 # %% ../nbs/05_two_layer_net.ipynb #0bcba6f0
 def _layer(n_in: int, n_out: int, std: float | None, generator: torch.Generator, device) -> list[Tensor]:
     "Random weights and zero biases of one layer; `std` None stands for 1/sqrt(number of inputs)."
     size = 1/math.sqrt(n_in) if std is None else std
-    weights = init_params(n_in, n_out, std=size, generator=generator, device=device)
+    weights = init_params(n_out, n_in, std=size, generator=generator, device=device)
     return [weights, init_params(n_out, std=0.0, device=device)]
 
 # %% ../nbs/05_two_layer_net.ipynb #ba7e6d33

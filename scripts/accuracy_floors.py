@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from mnist_scratch.report import ledger
+from mnist_scratch.ledger import ledger
 
 FLOORS = {  # validation accuracy
     "nearest mean": 0.80,
@@ -21,11 +21,12 @@ FLOORS = {  # validation accuracy
 
 def below() -> list[str]:
     "A sentence for each model that is missing from the ledger or below its floor."
-    reached = {row.model: row.valid_accuracy for row in ledger() if row.data == "full"}
+    table = ledger()
+    reached = dict(table.loc[table["data"] == "full", ["model", "validation accuracy"]].values.tolist())
     return [f"{model}: {reached.get(model, 'no result')}, should be at least {floor}"
             for model, floor in FLOORS.items() if not reached.get(model, 0) >= floor]
 
 
 if __name__ == "__main__":
-    os.environ["MNIST_SCRATCH_LEDGER"] = str(Path(__file__).resolve().parent.parent / "_build" / "ledger")
+    os.environ["MNIST_SCRATCH_LEDGER"] = str(Path(__file__).resolve().parent.parent / "_build" / "ledger.json")
     sys.exit("\n".join(below()))

@@ -3,9 +3,9 @@ import re
 from pathlib import Path
 
 import nbformat
+import series
 
-ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "nbs" / "glossary.md"
+PAGE = series.ROOT / "nbs" / "glossary.md"
 WORD = re.compile(r"^- \*\*(?P<term>[^*]+)\*\*: (?P<meaning>.+)$", re.M)
 
 
@@ -19,8 +19,8 @@ def words(notebook: Path) -> list[tuple[str, str]]:
 def page() -> str:
     "The glossary as Markdown, in alphabetical order, each term with a link to the lesson that introduces it."
     entries = [
-        (term, f"- **{term}**: {meaning} ([{lesson.stem}]({lesson.name}))")
-        for lesson in sorted((ROOT / "nbs").glob("*.ipynb"))
+        (term, f"- **{term}**: {meaning} ([{lesson.stem}]({lesson.relative_to(PAGE.parent).as_posix()}))")
+        for lesson in series.notebooks()
         for term, meaning in words(lesson)
     ]
     entries.sort(key=lambda entry: entry[0].lower())

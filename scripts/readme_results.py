@@ -9,17 +9,14 @@ import os
 import re
 import statistics
 import sys
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import nbformat
-import torch
+from series import BUILD, ROOT
 
 from mnist_scratch.convnet import RECIPES
-from mnist_scratch.report import ledger
-from mnist_scratch.resnet import supports_bfloat16
+from mnist_scratch.ledger import ledger
 
-ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "benchmarks"))
 from machine import machine  # noqa: E402
 
@@ -79,8 +76,8 @@ def draw(rows: list[str]):
 
 def results() -> str:
     "The block between the two marks of the README; writes the picture too."
-    os.environ["MNIST_SCRATCH_LEDGER"] = str(ROOT / "_build" / "ledger")
-    kinds = sorted({(row.data, row.device) for row in ledger()})
+    os.environ["MNIST_SCRATCH_LEDGER"] = str(BUILD / "ledger.json")
+    kinds = sorted(set(ledger()[["data", "device"]].itertuples(index=False, name=None)))
     if len(kinds) != 1:
         raise ValueError("The ledger in _build/ should hold results of one data set on one device, got "
                          f"{kinds or 'none'}. Run `python scripts/run_notebooks.py --inplace`: it starts a fresh one.")
@@ -94,14 +91,13 @@ def results() -> str:
         f"convolutional nets the mean of the seeds. Machine: {machine(device)}. Made by notebook "
         "[06_resnet](nbs/06_resnet.ipynb), which explains the two kinds of ±, and by `benchmarks/convnet.py` for the "
         f"recipes of [07_convnet](nbs/07_convnet.ipynb). {notes} "
-        f"The ResNet was trained in {'bfloat16' if supports_bfloat16(torch.device(device)) else 'float32'}. "
         "A dash stands where a net learned from the validation images as well.",
     ])
 
 
 def with_minutes(readme: str) -> str:
     "The README with the last column of the table of lessons filled in."
-    seconds = json.loads((ROOT / "_build" / "seconds.json").read_text(encoding="utf-8"))
+    seconds = json.loads((BUILD / "seconds.json").read_text(encoding="utf-8"))
 
     def fill(row: re.Match) -> str:
         minutes = seconds[row["name"]] / 60

