@@ -227,8 +227,10 @@ def test_settings(name, value, complaint):
     (IMAGES.numpy(), LABELS, "images should .* got ndarray; torch.as_tensor"), (IMAGES, LABELS[None], "labels should"),
     (IMAGES, LABELS.float(), "labels should be a tensor of torch.int64 with 1 axes"),
     (IMAGES, LABELS[:-1], "every image needs a label.* 20 images on cpu and 19 labels"),
-    (IMAGES, LABELS.to("meta"), ".*on its own device"), (IMAGES, LABELS + 1, "labels should lie between 0 and 9, got 10"),
-    (IMAGES * 255, LABELS, r".*between 0 \(paper\) and 1 \(ink\), got .* by 255"), (IMAGES - 0.5, LABELS, ".*between 0"),
+    (IMAGES, LABELS.to("meta"), ".*on its own device"),
+    (IMAGES, LABELS + 1, "labels should lie between 0 and 9, got 10"),
+    (IMAGES * 255, LABELS, r".*between 0 \(paper\) and 1 \(ink\), got .* by 255"),
+    (IMAGES - 0.5, LABELS, ".*between 0"),
     (IMAGES / 0, LABELS, ".*between 0"), (IMAGES * float("nan"), LABELS, ".*between 0"),
 ])
 def test_piles_that_are_no_digits(images, labels, complaint):

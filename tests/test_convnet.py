@@ -273,7 +273,8 @@ def by_loop(mnist: MNIST, recipe: Recipe, seed: int) -> torch.Tensor:
 
 
 CHANGES = [{}, {"channels": (4, 5)}, {"epochs": 1}, {"pools": 1}, {"dropout": 0.0}, {"lr": 0.005}, {"shift": 0},
-           {"shift": 1}, {"warp": True}, {"use_valid": True}, {"batch_size": 50}, {"weight_decay": 0.5}, {"smoothing": 0.4}]
+           {"shift": 1}, {"warp": True}, {"use_valid": True}, {"batch_size": 50}, {"weight_decay": 0.5},
+           {"smoothing": 0.4}]
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=str)

@@ -51,14 +51,11 @@ def test_full_splits_and_pixels(full_folder):
 
 def test_images_labels_and_piles_that_never_overlap(small_folder):
     mnist = load_mnist(small_folder, device="cpu")
-    assert mnist.train.images.dtype == torch.float32 and mnist.train.labels.dtype == torch.int64
-    for pile, split in ((mnist.test, "testing"), (mnist.train, "training")):
-        pngs = torch.stack([torch.from_numpy(np.array(Image.open(file))) / 255 for digit in DIGITS
-                            for file in sorted((small_folder / split / digit).iterdir())])
-        if split == "testing":
-            assert pile.images.equal(pngs) and pile.labels.tolist() == sorted([*range(10)] * 2)
+    train, test = (torch.stack([torch.from_numpy(np.array(Image.open(file))) / 255 for digit in DIGITS
+                   for file in sorted((small_folder / split / digit).iterdir())]) for split in ("training", "testing"))
+    assert mnist.test.images.equal(test) and mnist.test.labels.equal(torch.arange(10).repeat_interleave(2))
     both = torch.cat([mnist.train.images, mnist.valid.images]).flatten(1)
-    assert sorted(map(tuple, both.tolist())) == sorted(map(tuple, pngs.flatten(1).tolist()))
+    assert sorted(map(tuple, both.tolist())) == sorted(map(tuple, train.flatten(1).tolist()))
     image, label = mnist.test[7]
     assert image.equal(mnist.test.images[7]) and label == 3
     again = mnist.test.to("cpu")
@@ -103,17 +100,19 @@ def test_default_device(monkeypatch, cuda, other, device):
 
 
 IMAGES, LABELS = torch.zeros(3, 28, 28), torch.zeros(3, dtype=torch.int64)
-RANGE, DEVICE = "images should lie between 0 (paper) and 1 (ink), got", "every image needs a label, on its own device; got"
-PILE, ROW = "images should be a tensor of torch.float32 with 3 axes, got", "labels should be a tensor of torch.int64 with 1 "
+RANGE, DEVICE = "images should lie between 0 (paper) and 1 (ink), got", "every image needs a label, on its own device; "
+PILE = "images should be a tensor of torch.float32 with 3 axes, got"
+ROW = "labels should be a tensor of torch.int64 with"
 
 
 @pytest.mark.parametrize(("images", "labels", "said"), [
-    (IMAGES.numpy(), LABELS, f"{PILE} ndarray"), (IMAGES, LABELS.numpy(), f"{ROW}axes, got ndarray"),
+    (IMAGES.numpy(), LABELS, f"{PILE} ndarray"), (IMAGES, LABELS.numpy(), f"{ROW} 1 axes, got ndarray"),
     (IMAGES[0], LABELS, f"{PILE} float32 (28, 28)"), (IMAGES.byte(), LABELS, f"{PILE} uint8 (3, 28, 28)"),
-    (IMAGES, LABELS[:, None], f"{ROW}axes, got int64 (3, 1)"), (IMAGES, LABELS / 1, f"{ROW}axes, got float32 (3,)"),
-    (IMAGES, LABELS[:2], f"{DEVICE} 3 images on cpu and 2 labels on cpu"), (IMAGES, LABELS - 1, "labels should lie "
+    (IMAGES, LABELS[:, None], f"{ROW} 1 axes, got int64 (3, 1)"),
+    (IMAGES, LABELS / 1, f"{ROW} 1 axes, got float32 (3,)"),
+    (IMAGES, LABELS[:2], f"{DEVICE}got 3 images on cpu and 2 labels on cpu"), (IMAGES, LABELS - 1, "labels should lie "
      "between 0 and 9, got -1"), (IMAGES, LABELS + 10, "labels should lie between 0 and 9, got 10"),
-    (IMAGES, LABELS.to("meta"), f"{DEVICE} 3 images on cpu and 3 labels on meta"),
+    (IMAGES, LABELS.to("meta"), f"{DEVICE}got 3 images on cpu and 3 labels on meta"),
     (IMAGES + 255, LABELS, f"{RANGE} 255 to 255. Div"), (IMAGES - 0.5, LABELS, f"{RANGE} -0.5 to -0.5. Div"),
     (IMAGES / 0, LABELS, f"{RANGE} nan to nan. Div"),
 ])
@@ -169,8 +168,8 @@ def test_the_variable_and_the_argument_that_beats_it(monkeypatch, small_folder):
     monkeypatch.setenv("MNIST_SCRATCH_DATA", "nonsense")
     assert load_mnist(small_folder).name == "folder small"
     for argument, said in ((None, "MNIST_SCRATCH_DATA = 'nonsense'"), ("a\tb", r"source = 'a\tb'"), ("~no_one/m", "")):
-        with pytest.raises(DataError, match=rf"^{re.escape(said)}.* is neither auto, full, sample nor a folder that exists\."
-                                            r" Choose one of these\.$"):
+        with pytest.raises(DataError, match=rf"^{re.escape(said)}.* is neither auto, full, sample nor a folder that "
+                                            r"exists\. Choose one of these\.$"):
             load_mnist(argument)
 
 
@@ -203,12 +202,9 @@ def test_a_folder_that_is_missing_empty_or_a_file(small_folder, tmp_path):
 
 def test_names(small_folder):
     "Capitals count, dot files (macOS leaves `._000.png`) and other files do not, other pictures are named."
-    folder, png = small_folder / "training" / "6", first(small_folder).read_bytes()
-    for name in ("._000.png", ".hidden.jpg", "notes.txt", "png"):
-        (folder / name).write_bytes(b"mine")
-    odd = [os.fsdecode(b"z\xff.png")] if sys.platform == "linux" else []
-    for name in ("ZERO.PNG", *odd):
-        (folder / name).write_bytes(png)
+    folder, odd = small_folder / "training" / "6", [os.fsdecode(b"z\xff.png")] if sys.platform == "linux" else []
+    for name in ("._000.png", ".hidden.jpg", "notes.txt", "png", "ZERO.PNG", *odd):
+        (folder / name).write_bytes((folder / "000.png").read_bytes() if name in ("ZERO.PNG", *odd) else b"mine")
     assert png_names(folder) == ["000.png", "001.png", "002.png", "003.png", "ZERO.PNG", *odd]
     assert sum(sizes(load_mnist(small_folder))) == 61 + len(odd)
     for name in odd:

@@ -19,9 +19,6 @@ from mnist_scratch.data import load_mnist
 from mnist_scratch.files import cache_home
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs fork, signals and limits of POSIX")
-
-# The disk is full
-
 FULL_DISK = """
 import contextlib, io, resource
 def limit(size): resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
@@ -49,8 +46,6 @@ def test_a_full_disk_is_said_and_leaves_nothing_behind_but_unfinished_files():
     assert seen["-1"] == seen["3,970,000"] == [3000, ["npz", "sample"], []]
 
 
-# The process is killed
-
 KILLED = """
 import shutil
 home, savez = files.cache_home(), np.savez
@@ -62,26 +57,18 @@ def killed(work, event, count):
     def watch(name, arguments):
         nonlocal count
         if name == event and (str(home) in str(arguments) or name == "os.remove"):  # rmtree has relative names
-            count -= 1
-            if count == 0: os.kill(os.getpid(), signal.SIGKILL)
-    child = os.fork()
-    if child == 0:
+            if (count := count - 1) == 0: os.kill(os.getpid(), signal.SIGKILL)
+    if (child := os.fork()) == 0:
         sys.addaudithook(watch)
         work()
         os._exit(0)
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
-
 def half_a_file(file, **arrays):
     savez(file, **arrays)
     file.truncate(file.tell()//2)
     sys.audit("half a file", str(home))
-
 def sample(): return files.mnist_path("sample")
 def load(): return files.cached(sample(), lambda folder: {"images": torch.arange(100_000)})["images"]
-def state():
-    folder = home/"sample"
-    if not folder.exists(): return "absent"
-    return {1000: "complete", 1: "as before", 0: "emptied"}.get(len([*folder.rglob("*.png")]), "half")
 def left_over(): return [name for name in os.listdir(home) if name.split(".")[-1] not in ("lock", "npz", "sample")]
 
 results = {}
@@ -95,18 +82,17 @@ for moment in sys.argv[1:]:
         load()
         for file in home.glob("*.npz"): file.rename(file.with_stem(file.stem[:17] + "0"*32))  # of other pictures
     np.savez = half_a_file if event == "half a file" else savez
-    result = {"killed": killed(globals()[work], event, int(count)), "left over": left_over()}
-    np.savez = savez
-    result["found"] = state() if work == "sample" else ["absent", "as before", "complete"][len([*home.glob("*.npz")])]
-    right = files.count_images(sample()) == files.SAMPLE_COUNTS if work == "sample" else load().equal(torch.arange(100_000))
-    results[moment] = {**result, "next run": right and left_over() == []}
+    died, np.savez = killed(globals()[work], event, int(count)), savez
+    found = len([*(home/"sample").rglob("*.png")] if work == "sample" else [*home.glob("*.npz")])
+    results[moment] = [died, left_over(), found if (home/"sample").exists() else "absent"]
+    right = files.count_images(sample()) == files.SAMPLE_COUNTS and load().equal(torch.arange(100_000))
+    results[moment] += [right and left_over() == []]
 print(json.dumps(results))
 """
-MOMENTS = {
-    "sample, os.mkdir, 4": "as before", "sample, open, 2": "as before", "sample, open, 501": "as before",
-    "sample, shutil.rmtree, 2": "as before", "sample, os.remove, 1": "as before", "sample, os.rename, 1": "absent",
-    "load, open, 4": "as before", "load, half a file, 1": "as before", "load, os.rename, 1": "as before",
-    "load, os.remove, 1": "complete"}
+MOMENTS = {  # how many pictures or caches are there then
+    "sample, os.mkdir, 4": 1, "sample, open, 2": 1, "sample, open, 501": 1, "sample, shutil.rmtree, 2": 1,
+    "sample, os.remove, 1": 1, "sample, os.rename, 1": "absent",
+    "load, open, 4": 1, "load, half a file, 1": 1, "load, os.rename, 1": 1, "load, os.remove, 1": 2}
 
 
 @pytest.fixture(scope="module")
@@ -117,39 +103,33 @@ def killed(tmp_path_factory):
 @posix
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_killed_process_leaves_nothing_half_written_under_a_final_name(killed, moment):
-    result = killed[moment]
-    assert result["killed"], "the moment was never reached"
-    assert result["found"] == MOMENTS[moment] and result["next run"]
-    assert all(name.endswith(".unfinished") for name in result["left over"])
-    assert any(result["left over"] for result in killed.values())
+    died, left_over, found, next_run_is_right = killed[moment]
+    assert died, "the moment was never reached"
+    assert found == MOMENTS[moment] and next_run_is_right
+    assert all(name.endswith(".unfinished") for name in left_over) and any(left for _, left, *_ in killed.values())
 
 
-@pytest.mark.parametrize("before", ["nothing", "a sample that lost files"])
-def test_two_processes_at_once(before):
+def test_two_processes_at_once_and_a_sample_that_lost_files():
     "Both load all images, and nothing else is left: sample and cache."
-    if before != "nothing":
-        (cache_home() / "sample" / "training" / "0").mkdir(parents=True)
+    (cache_home() / "sample" / "training" / "0").mkdir(parents=True)
     load = 'print(json.dumps(len(data.load_mnist("sample", device="cpu").test)))'
     with ThreadPoolExecutor() as pool:
         assert [*pool.map(run_program, [load, load])] == [1000, 1000]
     assert sorted(path.suffix for path in cache_home().iterdir() if path.suffix != ".lock") == ["", ".npz"]
 
 
-# Rights are missing
-
+LOCKED = {"folder": "", "split": "training", "digit": "training/6", "picture": "training/6/000.png"}
 WITHOUT_RIGHTS = """
 import contextlib, io
 base, user = Path(sys.argv[1]), int(sys.argv[2])
-if os.geteuid() == 0:  # the superuser may do everything, so become another
-    os.setgroups([]), os.setgid(user), os.setuid(user)
+if os.geteuid() == 0: os.setgroups([]), os.setgid(user), os.setuid(user)  # the superuser may do everything
 if user == 12345: os.environ.pop("HOME", None)
-seen = {}
 with contextlib.redirect_stdout(io.StringIO()) as printed: counts = [
     len(data.load_mnist(source, "cpu").test) for source in ("sample", "sample", base/"good")]
-lines = [line for line in printed.getvalue().splitlines() if len(line) > 9 and "|" not in line]  # no bars
-for name in ("folder", "digit", "split", "picture"): seen[name] = message(data.load_mnist, base/name, "cpu")
+lines = [line for line in printed.getvalue().splitlines() if line[-1:] in (".", ")")]  # and no progress bar
+locked = {name: message(data.load_mnist, base/name, "cpu") for name in sys.argv[3:]}
 print()
-print(json.dumps({**seen, "counts": counts, "lines": lines, "home": str(files.cache_home()), "here": os.listdir()}))
+print(json.dumps([counts, lines, locked, str(files.cache_home()), os.listdir()]))
 """
 
 
@@ -157,32 +137,30 @@ print(json.dumps({**seen, "counts": counts, "lines": lines, "home": str(files.ca
 def open_folder(small_folder):
     "A folder that everybody may enter, which pytest's own are not, and data folders in it that nobody may read."
     folder = Path(tempfile.mkdtemp())
-    folder.chmod(0o755)
-    locked = {"folder": "", "split": "training", "digit": "training/6", "picture": "training/6/000.png"}
-    for name in (*locked, "good"):
+    for name in (*LOCKED, "good"):
         shutil.copytree(small_folder, folder / name)
-    for name, part in locked.items():
-        (folder / name / part).chmod(0)
-    for name, mode in (("cache", 0o555), ("anyone", 0o777)):
-        (folder / name).mkdir(), (folder / name).chmod(mode)
+    modes = {"": 0o755, "cache": 0o555, "anyone": 0o777, **{f"{name}/{part}": 0 for name, part in LOCKED.items()}}
+    for name, mode in modes.items():
+        (folder / name).is_file() or (folder / name).mkdir(exist_ok=True)
+        (folder / name).chmod(mode)
     yield folder
-    for name, part in locked.items():
+    for name, part in LOCKED.items():
         (folder / name / part).chmod(0o700)
     shutil.rmtree(folder)
 
 
 @posix
 def test_what_may_not_be_read_or_written_is_named(open_folder):
-    seen = run_program(WITHOUT_RIGHTS, open_folder, 65534, MNIST_SCRATCH_CACHE=open_folder / "cache",
-                       TMPDIR=open_folder / "anyone")
-    for name, part in (("folder", "folder.training.0"), ("split", "split.training.0"), ("digit", "digit.training.6"),
-                       ("picture", r"picture.training.6.000\.png")):
-        assert re.match(rf"\S*{part} cannot be read \(Permission denied\)\. Make it readable for yourself", seen[name])
-    said = (f"{open_folder / 'cache'} cannot be written (Permission denied), so nothing is kept for the next run. Free "
-            "some space, or set MNIST_SCRATCH_CACHE to a folder that can be written.")
-    line, sample, again, good = seen["lines"]
-    assert seen["counts"] == [1000, 1000, 20] and seen["home"].startswith(str(open_folder / "anyone"))
-    assert line == said and sample == again and sample.startswith("4,000 training and 1,000 testing images in ")
+    counts, (line, sample, again, good), locked, home, _ = run_program(
+        WITHOUT_RIGHTS, open_folder, 65534, *LOCKED, MNIST_SCRATCH_CACHE=open_folder / "cache",
+        TMPDIR=open_folder / "anyone")
+    for name, part in (("folder", "/training/0"), ("split", "/0"), ("digit", ""), ("picture", "")):
+        named = f"{open_folder / name / LOCKED[name]}{part}"
+        assert locked[name].startswith(f"{named} cannot be read (Permission denied). Make it readable for yourself")
+    assert counts == [1000, 1000, 20] and home.startswith(str(open_folder / "anyone"))
+    assert line == (f"{open_folder / 'cache'} cannot be written (Permission denied), so nothing is kept for the next "
+                    "run. Free some space, or set MNIST_SCRATCH_CACHE to a folder that can be written.")
+    assert sample == again and sample.startswith("4,000 training and 1,000 testing images in ")
     assert [*(open_folder / "anyone").iterdir()] == []  # it goes with the process
 
 
@@ -192,10 +170,10 @@ def test_what_may_not_be_read_or_written_is_named(open_folder):
 def test_no_home_folder_at_all(open_folder, cache):
     "As in a container that runs under any number: no HOME, no entry among the users."
     # BUG in cache_home: expanduser leaves "~" as it is, so a folder of this name is made in the working directory
-    seen = run_program(WITHOUT_RIGHTS, open_folder, 12345, cwd=open_folder / "anyone", XDG_CACHE_HOME="",
-                       MNIST_SCRATCH_CACHE=cache and open_folder / "anyone" / cache, TMPDIR=open_folder / "anyone")
-    assert seen["counts"] == [1000, 1000, 20] and (not cache or seen["home"] == str(open_folder / "anyone" / cache))
-    assert "~" not in seen["here"]
+    anyone = open_folder / "anyone"
+    counts, _, _, home, here = run_program(WITHOUT_RIGHTS, open_folder, 12345, cwd=anyone, XDG_CACHE_HOME="",
+                                           TMPDIR=anyone, MNIST_SCRATCH_CACHE=cache and anyone / cache)
+    assert counts == [1000, 1000, 20] and (not cache or home == str(anyone / cache)) and "~" not in here
 
 
 def test_a_file_in_place_of_the_cache_folder(small_folder, tmp_path, monkeypatch, capsys):
@@ -269,7 +247,7 @@ SOURCES = {path: path.read_text(encoding="utf-8") for folder in ("mnist_scratch"
 SOURCES |= {path: "\n".join("".join(cell["source"]) for cell in read_notebook(path)["cells"]
                             if cell["cell_type"] == "code") for path in NOTEBOOKS}
 NOWHERE = {  # a pattern, and what it must find; np.load reads no pickle unless it is told to
-    r"\b(pickle|joblib|dill|shelve|allow_pickle|load_learner|weights_only)\b|\btorch\.load\b": "model = torch.load(path)",
+    r"\b(pickle|joblib|dill|shelve|allow_pickle|load_learner|weights_only)\b|\btorch\.load\b": "torch.load(path)",
     r"os\.(system|popen)\b|shell\s*=\s*True|getoutput|^\s*[!%]": "subprocess.run(command, shell=True)",
     r"(?<![\w.])(eval|exec)\(|__import__": "answer = eval(text)",
     r"(?i)(password|secret|api_?key|token)\s*[=:]\s*['\"]\w|AKIA[0-9A-Z]{16}|gh[pousr]_\w{36}|PRIVATE KEY":

@@ -62,7 +62,8 @@ def test_losses(loss, batch, random, constant):
     highest = {sigmoid_mse: 1.0, softmax_mse: 2 / k, cross_entropy: math.inf}[loss]
     assert -1e-12 <= value <= highest + 1e-12
     if loss is not sigmoid_mse:
-        shifted, shifted_gradient = value_and_gradient(loss, logits + constant * torch.arange(1, n + 1)[:, None], labels)
+        more = constant * torch.arange(1, n + 1)[:, None]
+        shifted, shifted_gradient = value_and_gradient(loss, logits + more, labels)
         close(shifted, value, rtol=1e-6, atol=1e-9)
         close(shifted_gradient, gradient, rtol=1e-6, atol=1e-9)
         close(gradient.sum(1), torch.zeros(n).double(), rtol=0, atol=1e-12)

@@ -128,6 +128,13 @@ def test_nothing_is_left_behind(digits):
     assert all(isinstance(value, float) for value in history.train_loss) and digits.images.equal(images)
 
 
+def test_a_parameter_that_has_no_part_in_the_loss_stays_as_it_is(digits):
+    model, idle = LinearModel.random(), torch.ones(3, requires_grad=True)
+    model.parameters = lambda: [idle, model.weights, model.biases]
+    sgd(model, digits, digits, epochs=1)
+    assert idle.tolist() == [1, 1, 1]
+
+
 def test_small_models_learn_on_one_thread_and_nets_with_windows_on_all(digits):
     before, seen = torch.get_num_threads(), []
     torch.set_num_threads(2)
@@ -262,7 +269,9 @@ def test_answers_that_are_no_logits_are_refused(digits, name):
     answer, complaint = UNUSABLE[name]
     with pytest.raises(ValueError, match=rf"^evaluate\(\): .*{complaint}"):
         evaluate(answer, digits)
-    assert evaluate(lambda images: LOGITS[:len(images)], digits).accuracy == 0.1
+    for logits in (LOGITS, LOGITS - LOGITS.mean(1, keepdim=True) + 0.1):  # rows that add up to 1, but not of shares
+        assert evaluate(lambda images: logits[:len(images)], digits).accuracy == 0.1  # noqa: B023
+    assert not evaluate(LinearModel.random(), digits).confidence.requires_grad
 
 
 def trained(digits, **settings):
