@@ -32,6 +32,8 @@ def one_cycle(optimizer: torch.optim.Optimizer, n_steps: int) -> torch.optim.lr_
 @shape_checked
 def shifted(images: Float32[Tensor, "n h w"], moves: Int64[Tensor, "n 2"], most: int) -> Float32[Tensor, "n h w"]:
     "Every image moved by its own pixels down and right, each -most to most; paper comes in, and what leaves is lost."
+    if moves.device.type == "cpu" and (moves.abs() > most).any():  # on an accelerator, looking would mean waiting
+        raise ValueError(f"shifted(): moves should lie between {-most} and {most}, got {moves[moves.abs() > most][0]}")
     _, height, width = images.shape
     places = F.pad(images, (most,)*4).unfold(1, height, 1).unfold(2, width, 1)  # n, place down, place right, h w
     down, right = (most - moves).unbind(1)  # a piece from further up shows the image further down
@@ -42,6 +44,7 @@ class RandomShift(nn.Module):
     "While training, move each image by its own random number of whole pixels; in use, do nothing."
     def __init__(self, most: int):  # pixels, in each direction
         super().__init__()
+        if most < 0: raise ValueError(f"RandomShift(): most should not be negative, got {most}")
         self.most = most
 
     def forward(self, images: Float32[Tensor, "n h w"]) -> Float32[Tensor, "n h w"]:

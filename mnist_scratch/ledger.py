@@ -24,9 +24,12 @@ def _file() -> Path:
 
 def ledger() -> pd.DataFrame:
     "All results so far, in the order in which the models first appeared. `ValueError` where the file is damaged."
-    try: return pd.DataFrame(json.loads(_file().read_text(encoding="utf-8")), columns=COLUMNS)
-    except OSError: return pd.DataFrame(columns=COLUMNS)
-    except ValueError as error: raise ValueError(f"{short(_file())} is not a ledger. Delete that file.") from error
+    try:
+        rows = json.loads(_file().read_text(encoding="utf-8"))
+        return pd.DataFrame([[row[column] for column in COLUMNS] for row in rows], columns=COLUMNS)
+    except (FileNotFoundError, NotADirectoryError): return pd.DataFrame(columns=COLUMNS)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{short(_file())} is not a ledger. Delete that file.") from error
 
 def record(
     name: str,  # of the model; the same name on the same data replaces its row
@@ -36,20 +39,19 @@ def record(
     "Add a result to the ledger and return the ledger. Where it cannot be written, that is said, and the work goes on."
     parameters = list(model.parameters())
     row = (name, data, sum(parameter.numel() for parameter in parameters), round(evaluation.accuracy, 4),
-           round(seconds, 2), parameters[0].device.type)
-    def added() -> pd.DataFrame:
-        table = ledger()
+           round(seconds, 2), parameters[0].device.type if parameters else "cpu")
+    def added(table: pd.DataFrame) -> pd.DataFrame:
         same = table.index[(table["model"] == name) & (table["data"] == data)]
         table.loc[same[0] if len(same) else len(table)] = row
         return table
     try:
         _file().parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{_file()}.lock"):
-            table, fresh = added(), _file().with_suffix(".unfinished")
+            table, fresh = added(ledger()), _file().with_suffix(".unfinished")
             fresh.write_text(table.to_json(orient="records", indent=1), encoding="utf-8")
             os.replace(fresh, _file())
             return table
     except OSError as error:
         print(f"Not kept: {short(_file())} cannot be written ({error}). Free some space, or set MNIST_SCRATCH_LEDGER "
               "to a file that can be written.")
-        return added()
+        return added(pd.DataFrame(columns=COLUMNS))

@@ -43,7 +43,9 @@ class StopsCleanly(Callback):
     def before_fit(self):
         self.stopped, self.before = False, signal.getsignal(signal.SIGINT)
         if current_thread() is main_thread(): signal.signal(signal.SIGINT, self.stop)
-    def stop(self, *_): self.stopped = True
+    def stop(self, *_):
+        self.stopped = True
+        signal.signal(signal.SIGINT, self.before)  # the next one is as usual
     def after_batch(self):
         if self.stopped: raise CancelFitException
     def after_fit(self):

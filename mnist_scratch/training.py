@@ -159,10 +159,12 @@ def _check_training(model, parameters: list[Tensor], train: Digits, loss, batch_
     with torch.no_grad(), _modes(model, training=False) as learned:
         logits, labels = _logits("fit", model, train.images[:2]), train.labels[:2]
         once, twice = loss(logits, labels), loss(torch.cat([logits, logits]), torch.cat([labels, labels]))
-    if once.numel() != 1 or twice > 1.5*once > 0: raise ValueError(
+    is_number = getattr(once, "shape", None) == ()
+    if not is_number or twice > 1.5*once > 0: raise ValueError(
         f"fit(): the loss should be one number, the mean over the images of a batch; got {described(once)}"
-        + ", which doubles when the batch does"*(once.numel() == 1) + ". Leave out its reduction.")
-    if len(train) % batch_size == 1 and any(isinstance(module, _BatchNorm) and learned[module] for module in learned):
+        + ", which doubles when the batch does"*is_number + ". Leave out its reduction.")
+    norms = [module for module in learned if isinstance(module, _BatchNorm) and learned[module]]
+    if norms and (len(train) - 1) % batch_size == 0:
         raise ValueError(f"fit(): {len(train)} images in batches of {batch_size} leave a last batch of one, from which "
                          "batch norm cannot learn; change batch_size")
 

@@ -6,11 +6,12 @@ import sys
 
 import matplotlib
 import torch
-from mnist_scratch.report import panel, record
 
 from mnist_scratch.data import load_mnist
+from mnist_scratch.ledger import record
 from mnist_scratch.linear import LinearModel
 from mnist_scratch.losses import cross_entropy
+from mnist_scratch.plot import panel
 from mnist_scratch.resnet import resnet_learner
 from mnist_scratch.training import evaluate, fit
 

@@ -209,6 +209,14 @@ def test_wrong_images_are_refused(wrong):
         ConvNet()(wrong)
 
 
+@pytest.mark.parametrize("move", [[3, 0], [0, -3]], ids=str)
+def test_moves_further_than_the_frame_are_refused(move):
+    with pytest.raises(ValueError, match=r"^shifted\(\): moves should lie between -2 and 2, got -?3$"):
+        shifted(torch.zeros(2, 28, 28), torch.tensor([[1, -2], move]), 2)
+    with pytest.raises(ValueError, match=r"^RandomShift\(\): most should not be negative, got -1$"):
+        ConvNet(shift=-1)
+
+
 def test_too_many_stages_are_refused():
     with pytest.raises(ValueError, match=r"^ConvNet\(\): stage 5 would get pictures of 1 x 1 pixels.* fewer pools\.$"):
         ConvNet(channels=(8,)*6)

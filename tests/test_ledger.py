@@ -43,7 +43,7 @@ def test_an_empty_ledger():
     assert len(ledger()) == 0 and list(ledger().columns) == COLUMNS
 
 
-@pytest.mark.parametrize("content", ["{", '{"model": "x"}'])
+@pytest.mark.parametrize("content", ["{", '[{"model": "x"}]', "null"])
 def test_a_damaged_file_is_named(content):
     file = Path(os.environ["MNIST_SCRATCH_LEDGER"])
     file.write_text(content)

@@ -83,6 +83,17 @@ def test_the_habits_of_fastai(mnist, tmp_path):
     assert len(loaded.dls.train_ds) == 0, "the images stay at home"
 
 
+def test_an_error_leaves_no_handler_that_swallows_the_next_interrupts(mnist):
+    learner, before = resnet_learner(mnist, batch_size=5), signal.getsignal(signal.SIGINT)
+    learner.loss_func = lambda *given, **options: 1/0
+    with learner.no_bar(), learner.no_logging(), pytest.raises(ZeroDivisionError):
+        learner.fit_one_cycle(1, 0.01)
+    with pytest.raises(KeyboardInterrupt):
+        for _ in range(2):
+            signal.getsignal(signal.SIGINT)(signal.SIGINT, None)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_an_interrupt_ends_the_training_and_keeps_what_was_learned(mnist, capsys):
     learner, before = resnet_learner(mnist, batch_size=5), signal.getsignal(signal.SIGINT)
     at_first, steps = weights(learner), []

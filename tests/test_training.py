@@ -269,7 +269,8 @@ def test_answers_that_are_no_logits_are_refused(digits, name):
     answer, complaint = UNUSABLE[name]
     with pytest.raises(ValueError, match=rf"^evaluate\(\): .*{complaint}"):
         evaluate(answer, digits)
-    for logits in (LOGITS, LOGITS - LOGITS.mean(1, keepdim=True) + 0.1):  # rows that add up to 1, but not of shares
+    around = 100*(LOGITS - LOGITS.mean(1, keepdim=True)) + 0.1  # rows that add up to 1, but are no shares
+    for logits in (LOGITS, around):
         assert evaluate(lambda images: logits[:len(images)], digits).accuracy == 0.1  # noqa: B023
     assert not evaluate(LinearModel.random(), digits).confidence.requires_grad
 
@@ -284,6 +285,8 @@ def one_batch_norm():
 
 MISTAKES = {
     "summed loss": ({"loss": partial(F.cross_entropy, reduction="sum")}, "doubles when the batch does"),
+    "loss that is no tensor": ({"loss": lambda logits, labels: 1.0}, "got float"),
+    "loss in a list": ({"loss": lambda *_: cross_entropy(*_)[None]}, r"got float32 \(1,\)"),
     "loss for each image": ({"loss": partial(F.cross_entropy, reduction="none")}, r"one number.*got float32 \(2,\)"),
     "optimiser instance": ({"optimizer": torch.optim.Adam([torch.zeros(1)])}, "such as torch.optim.Adam, got Adam"),
     "schedule without its optimiser": ({"schedule": one_cycle}, r"optimizer=torch\.optim\.SGD"),
@@ -292,6 +295,7 @@ MISTAKES = {
     "double": ({"model": net().double()}, r"should be float32.*got float64 \(32, 784\)"),
     "half": ({"model": net().half()}, "should be float32.*got float16"),
     "tuple": ({"model": Answers(lambda images: (LOGITS[:2],), [torch.zeros(1, requires_grad=True)])}, "got tuple"),
+    "batches of one": ({"model": one_batch_norm(), "batch_size": 1}, "a last batch of one"),
     "last batch of one": ({"model": one_batch_norm(), "batch_size": 199}, "a last batch of one.*change batch_size"),
     **{f"{name} {value}": ({name: value}, f"{name} should be greater than 0 and {kind}, got {value}")
        for name, kind in (("epochs", "whole"), ("batch_size", "whole"), ("lr", "finite"))
