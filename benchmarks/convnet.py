@@ -149,7 +149,7 @@ JOBS = {
     "+ convolutions": rung(convnet(pools=0, norm=False), plainly, lr=0.1),
     "+ pooling": rung(convnet(norm=False), plainly, lr=0.1),
     "+ batch norm": rung(convnet(), plainly, lr=0.3),
-    "+ one-cycle": rung(convnet(), partial(plainly, schedule=one_cycle, optimizer=torch.optim.SGD), lr=2.7),
+    "+ one-cycle": rung(convnet(), partial(plainly, schedule=one_cycle), lr=2.7),
     "+ AdamW": rung(convnet(), partial(plainly, schedule=one_cycle, optimizer=ADAMW), lr=0.02),
     "+ label smoothing (the fast recipe)": recipe_job(FAST, "ladder"),
     "+ shifts": recipe_job(replace(FAST, shift=2), "ladder"),

@@ -36,10 +36,7 @@ def described(value) -> str:
     return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
 
 def shape_checked(function):
-    "Check the tensors that a function, or the constructor of a class, is given and gives; `ShapeError` for a misfit."
-    if isclass(function):
-        function.__init__ = shape_checked(function.__init__)
-        return function
+    "Check the tensors that a function is given and gives; `ShapeError` for a misfit."
     *owners, name = function.__qualname__.split(".")
     name = owners[-1] if name in ("__init__", "__call__", "forward") else name  # as the caller knows it
     wanted = signature(function)
@@ -76,7 +73,7 @@ def check_digits(images: Tensor, labels: Tensor):
             f"Digits(): {name} should be a tensor of {dtype} with {ndim} axes, got {described(value)}; "
             "torch.as_tensor() makes one, .to() gives it another dtype")
     if (len(images), images.device) != (len(labels), labels.device): raise ValueError(
-        f"Digits(): every image needs a label, on its own device; got {len(images)} images on {images.device} and "
+        f"Digits(): every image needs a label beside it, got {len(images)} images on {images.device} and "
         f"{len(labels)} labels on {labels.device}")
     if not len(labels): return
     check_labels(labels, 10, "Digits(): labels")
@@ -84,8 +81,7 @@ def check_digits(images: Tensor, labels: Tensor):
     if not 0 <= lowest <= highest <= 1: raise ValueError(  # nan is not between 0 and 1 either
         f"Digits(): images should lie between 0 (paper) and 1 (ink), got {lowest:.4g} to {highest:.4g}. Divide pixels "
         "of 0 to 255 by 255; a model normalises its input itself.")
-    if images.mean() > 0.6:
-        warn("Digits(): mostly ink. If paper is white in your images, take 1 - images.", stacklevel=4)
+    if images.mean() > 0.6: warn("Digits(): mostly ink. Is paper white? Take 1 - images.", stacklevel=4)
 
 def check_settings(caller: str, **settings: float):
     "`ValueError` unless every setting is finite and greater than 0, and whole but for the learning rate `lr`."

