@@ -47,7 +47,7 @@ ANSWERS = {  # exercise -> words of a hint, and the wrong answer that must get i
                        lambda logits, labels, k: (logits.argsort(1)[:, :k] == labels[:, None]).any(1).float().mean()},
     "variance_images": {"yet the standard deviation": changed("variance_images", torch.sqrt),
                         "by n - 1": changed("variance_images", lambda of_six_images: of_six_images*6/5)},
-    "line_gradients": {"wrong way round": changed("line_gradients", lambda pair: pair[::-1]), "without": lambda x: x.grad,
+    "line_gradients": {"wrong way": changed("line_gradients", lambda pair: pair[::-1]), "without": lambda x: x.grad,
                        "a mean or a sum": changed("line_gradients", lambda pair: tuple(9*part for part in pair))},
     "smoothed_cross_entropy": {"smoothing/k": lambda *given: F.cross_entropy(*given[:2]),
         "one go": lambda logits, labels, share:

@@ -34,7 +34,7 @@ def run(*command, **options) -> str:
 
 def test_every_module_is_listed_and_short():
     sizes = {name: len(source.splitlines()) for name, source in SOURCES.items()}
-    assert set(sizes) == set(MODULES) and sum(sizes.values()) <= 1_250 and max(sizes.values()) < 200, sizes
+    assert set(sizes) == set(MODULES) and sum(sizes.values()) <= 1_400 and max(sizes.values()) < 220, sizes
 
 
 @pytest.mark.parametrize("name", MODULES)

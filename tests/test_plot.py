@@ -18,7 +18,7 @@ def picture(ax): return torch.as_tensor(ax.images[0].get_array())
 def labels(ax): return ax.get_xlabel(), ax.get_ylabel(), ax.get_title()
 def drawn(draw, *given, **options):
     "The axes that `draw` leaves, and width, height and dots of its figure."
-    plt.close("all"), draw(*given, **options)
+    plt.close("all"), draw(*given, **options), plt.gcf().draw_without_rendering()
     return plt.gcf().axes, pytest.approx([*plt.gcf().get_size_inches(), plt.gcf().dpi])
 
 @pytest.mark.parametrize("n_mistakes", [0, 4, 300])
@@ -82,7 +82,6 @@ def test_grids(draw, color, n, columns, size):
     assert [*size, 80] == shape and len(axes) == -(-n//columns)*min(n, columns)
     assert [(ax.get_title(), ax.title.get_fontsize(), ax.images[0].get_cmap().name, ax.images[0].get_clim())
             for ax in axes if ax.images] == [(str(index), 9, color, (-(draw is show_weights), 1)) for index in range(n)]
-    plt.gcf().draw_without_rendering()
     assert {ax.axison for ax in axes} == {False} and len({round(ax.get_position().width, 3) for ax in axes}) == 1
     for wrong in ((0, columns), (n, 0)):
         with pytest.raises(ValueError, match=f"got {wrong[0]} and {wrong[1]}"):
@@ -104,3 +103,4 @@ def test_curves_begin_at_epoch_one_and_have_names_and_a_digit_has_its_own_figure
     assert show_digit(torch.eye(28), "title", ax) is ax and ax.get_title() == "title" and len(plt.gcf().axes) == 1
     axes, _ = drawn(show_weights, WEIGHTS[:11], label="nothing")
     assert len(axes) == 21 and axes[0].get_title() == "" and axes[-1].get_ylabel() == "nothing"
+    assert axes[-1].get_position().height > 1.5*axes[0].get_position().height  # a bar beside both rows
