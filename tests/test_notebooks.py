@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import glossary
+import measure
 import nbformat
 import pytest
 from conftest import LESSONS, NOTEBOOKS, ROOT, read_notebook
@@ -17,6 +18,8 @@ MODELS = ["nearest mean", "linear, sigmoid + MSE", "linear, softmax + MSE", "lin
           "two-layer net, one-cycle", "ResNet18", "convolutional net, fast"]
 PARTS = ["\n> ", "**You will**", "**You need:**", "## Recap", "**Words** (all of them: [glossary](glossary.md))",
          "**Exercises**", "<details>", "**Next:**"]
+DESCRIBED = ["01_tensors.ipynb", "02_pixel_baseline.ipynb", "deeper/views_and_strides.ipynb",
+             "deeper/thousand_guessers.ipynb", "deeper/mean_or_median.ipynb", "tools/plot.ipynb"]
 PAGES = [path for part in (".", "nbs", "benchmarks", "tests") for path in (ROOT / part).glob("*.md")]
 
 
@@ -66,6 +69,20 @@ def test_anatomy(path):
     assert text.startswith("# ") and [part for part in PARTS if part not in text] == []
     if path.stem != "bug_clinic":  # whose errors are planted and make no noise
         assert re.search(r"^except .*Error as error: print", sources(path, "code"), re.M)
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_minutes_to_read_are_measured(path):
+    minutes, readme = str(measure.measure(path)["minutes"]), (ROOT / "README.md").read_text(encoding="utf-8")
+    assert re.findall(rf"^\| \[{path.stem}\].* \| (\d+) \| .*$", readme, re.M) == [minutes]
+    assert set(re.findall(r"(\d+) minutes to read", sources(path, "markdown"))) <= {minutes}
+
+
+@pytest.mark.parametrize("name", DESCRIBED)
+def test_every_picture_has_alt_text(name):
+    outputs = [output for cell in read_notebook(ROOT / "nbs" / name)["cells"] for output in cell.get("outputs", [])]
+    pictures = [output["metadata"] for output in outputs if "image/png" in output.get("data", {})]
+    assert pictures and all(len(metadata["image/png"]["alt"]) > 10 for metadata in pictures)
 
 
 def test_glossary_is_in_step_no_word_is_introduced_twice_and_departures_name_headings_that_exist():

@@ -1,11 +1,22 @@
 """Figures, read back."""
+import re
+
 import matplotlib.pyplot as plt
 import pytest
 import torch
 from sklearn.calibration import calibration_curve
 
 from mnist_scratch.data import Digits
-from mnist_scratch.plot import calibration, panel, plot_curves, show_digit, show_digits, show_weights
+from mnist_scratch.plot import (
+    calibration,
+    panel,
+    plot_curves,
+    show_confusion,
+    show_digit,
+    show_digits,
+    show_numbers,
+    show_weights,
+)
 from mnist_scratch.training import Evaluation, History
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -104,3 +115,27 @@ def test_curves_begin_at_epoch_one_and_have_names_and_a_digit_has_its_own_figure
     axes, _ = drawn(show_weights, WEIGHTS[:11], label="nothing")
     assert len(axes) == 21 and axes[0].get_title() == "" and axes[-1].get_ylabel() == "nothing"
     assert axes[-1].get_position().height > 1.5*axes[0].get_position().height  # a bar beside both rows
+
+@pytest.mark.parametrize("draw, said", [
+    (lambda: show_digit(DIGITS.images[0], "a four"), "28 by 28 pixels: a four$"),
+    (lambda: show_digits(DIGITS.images[:3], titles=[3, 1, 4]), "^3 digits.*: 3, 1, 4$"),
+    (lambda: show_digits(DIGITS.images[:3]), "^3 digits in a grid$"),
+    (lambda: show_numbers(255*DIGITS.images[0]), "28 by 28 pixels.*number"),
+    (lambda: show_weights(torch.tensor([-1.0, 2.0])[:, None, None].expand(2, 4, 4)), "^2 .*weight.*from -1 to 2$"),
+    (lambda: plot_curves({"a net": [0.5, 0.75]}), "validation accuracy.*a net from 0.500 to 0.750$"),
+    (lambda: plot_curves({"a net": [0.5, 0.75]}, baseline=("guess", 0.1)), "0.750; guess at 0.100$"),
+    (lambda: panel(EVALUATION, DIGITS), f"300 images, {100*EVALUATION.accuracy:.2f} % .*confidence$"),
+    (lambda: panel(EVALUATION, DIGITS, History([1, 1], [0, 1]), WEIGHTS), "learning curve, pictures of weights$"),
+    (lambda: show_confusion(Evaluation(torch.tensor([4, 4, 4, 5, 0]), torch.tensor([9, 9, 4, 3, 0]), torch.ones(5))),
+     "mistakes: 4 taken for 9, 5 taken for 3")])
+def test_a_figure_has_words_for_those_who_cannot_see_it(draw, said):
+    drawn(draw)
+    data, metadata = plt.gcf()._repr_mimebundle_()
+    assert data["image/png"].startswith(b"\x89PNG") and re.search(said, metadata["image/png"]["alt"])
+
+def test_numbers_stand_in_their_pixels_and_counts_in_their_squares():
+    (ax,), _ = drawn(show_numbers, torch.tensor([[0, 200], [30, 255]], dtype=torch.uint8))
+    assert {(*text.get_position(), text.get_text(), text.get_color()) for text in ax.texts} == {
+        (0, 0, "0", "0.75"), (1, 0, "200", "white"), (0, 1, "30", "black"), (1, 1, "255", "white")}
+    (ax,), _ = drawn(show_confusion, Evaluation(torch.tensor([4, 4]), torch.tensor([9, 4]), torch.ones(2)))
+    assert {(*text.get_position(), text.get_text()) for text in ax.texts} == {(9, 4, "1"), (4, 4, "1")}

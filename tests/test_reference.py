@@ -113,7 +113,7 @@ IMAGES, MEANS, LOGITS, LABELS = *(torch.rand(n, 28, 28) for n in (20, 10)), torc
     *((distance, *pair) for distance in (mae_distance, mse_distance) for pair in (
         (IMAGES, MEANS[:, :1]), (IMAGES[:, :, :1], MEANS))),
     *((loss, *pair) for loss in REFERENCES for pair in ((LOGITS[:1], LABELS), (LOGITS, LABELS[:, None]), (
-        LOGITS, LABELS + 1), (LOGITS, LABELS - 1), (LOGITS[:0], LABELS[:0]))),
+        LOGITS, LABELS + 1), (LOGITS, LABELS - 1), (LOGITS[:, :4], LABELS % 5), (LOGITS[:0], LABELS[:0]))),
     (linear, LOGITS, LOGITS, LOGITS[0, :1]), (log_softmax, LOGITS[None]), (linear_from_means, MEANS[:, None]),
     (pixel_means, IMAGES[:, None], LABELS), (LinearModel.random(), IMAGES[:, None]), (TwoLayerNet(), IMAGES[:, None]),
     (NearestMean(MEANS, lambda images, means: LOGITS[0]), IMAGES)]])

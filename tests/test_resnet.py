@@ -1,5 +1,4 @@
 """The ResNet with fastai's own habits; how well it learns is shown by notebook 06."""
-import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 
@@ -78,7 +77,7 @@ def test_interrupts_end_the_training_and_keep_what_was_learned(capsys):
     def interrupt(step):
         assert signal.getsignal(signal.SIGINT) is not usual
         if step == 4:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
             assert signal.getsignal(signal.SIGINT) is usual, "the second is not swallowed"
     learner, before, n_steps = trained(3, interrupt)
     assert n_steps == 4 and not weights(learner).equal(before) and signal.getsignal(signal.SIGINT) is usual
