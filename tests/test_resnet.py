@@ -1,6 +1,7 @@
 """The ResNet with fastai's own habits; how well it learns is shown by notebook 06."""
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import torch
@@ -72,8 +73,9 @@ def test_the_habits_of_fastai(tmp_path):
         assert torch.allclose(loaded.predict(NOISE.valid.images[3])[2], shares, atol=1e-5)
     assert len(loaded.dls.train_ds) == 0, "the images stay at home"
 
-def test_interrupts_end_the_training_and_keep_what_was_learned(capsys):
-    usual = signal.getsignal(signal.SIGINT)
+def test_interrupts_end_the_training_and_keep_what_was_learned(capsys, request):
+    usual = signal.default_int_handler  # which a program in the background does not have
+    request.addfinalizer(partial(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, usual)))
     def interrupt(step):
         assert signal.getsignal(signal.SIGINT) is not usual
         if step == 4:
