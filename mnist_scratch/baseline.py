@@ -17,23 +17,30 @@ from .data import Digits
 
 # %% ../nbs/02_pixel_baseline.ipynb #0c8dbe58
 @shape_checked
-def pixel_means(images: Float[Tensor, "n h w"], labels: Int64[Tensor, "n"]) -> Float[Tensor, "10 h w"]:
-    "The mean image of each digit, 0 to 9. `ValueError` where a digit has no image, or a label is not a digit."
+def pixel_means(
+    images: Float[Tensor, "n h w"], labels: Int64[Tensor, "n"],
+) -> Float[Tensor, "10 h w"]:
+    "The mean image of each digit. `ValueError` where one has none, or a label is odd."
     check_labels(labels, 10, "pixel_means(): labels")
     missing = set(range(10)) - set(labels.unique().tolist())
-    if missing: raise ValueError(f"pixel_means() needs images of every digit; there is none of {sorted(missing)}")
+    if missing: raise ValueError(
+        f"pixel_means() needs images of every digit; there is none of {sorted(missing)}")
     return torch.stack([images[labels == digit].mean(0) for digit in range(10)])
 
 # %% ../nbs/02_pixel_baseline.ipynb #b80fbc7f
 @shape_checked
-def mae_distance(images: Float[Tensor, "n h w"], means: Float[Tensor, "k h w"]) -> Float[Tensor, "n k"]:
-    "Mean absolute difference between every image and every mean; 0 where equal, at most 1 for pixels in 0 to 1."
+def mae_distance(
+    images: Float[Tensor, "n h w"], means: Float[Tensor, "k h w"],
+) -> Float[Tensor, "n k"]:
+    "Mean absolute difference of every image and every mean; 0 to 1 for pixels in 0 to 1."
     return torch.stack([(images - mean).abs().mean((1, 2)) for mean in means], dim=1)
 
 # %% ../nbs/02_pixel_baseline.ipynb #a69de12b
 @shape_checked
-def mse_distance(images: Float[Tensor, "n h w"], means: Float[Tensor, "k h w"]) -> Float[Tensor, "n k"]:
-    "Mean squared difference between every image and every mean; 0 where equal, at most 1 for pixels in 0 to 1."
+def mse_distance(
+    images: Float[Tensor, "n h w"], means: Float[Tensor, "k h w"],
+) -> Float[Tensor, "n k"]:
+    "Mean squared difference of every image and every mean; 0 to 1 for pixels in 0 to 1."
     return torch.stack([(images - mean).square().mean((1, 2)) for mean in means], dim=1)
 
 # %% ../nbs/02_pixel_baseline.ipynb #d2dfbee2
@@ -43,7 +50,7 @@ class NearestMean:
         self.means, self.distance = means, distance
 
     @classmethod
-    def from_digits(cls, digits: Digits, distance: Callable = mse_distance) -> "NearestMean":
+    def from_digits(cls, digits: Digits, distance: Callable = mse_distance):
         "Take the means of labelled images."
         return cls(pixel_means(digits.images, digits.labels), distance)
 

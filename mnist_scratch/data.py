@@ -27,31 +27,38 @@ def images_to_tensor(
 # %% ../nbs/01_tensors.ipynb #1615ef79
 @shape_checked
 def split_validation(
-    labels: Int64[Tensor, "n"], n_valid: int, seed: int = 0,  # the same seed gives the same split
-) -> tuple[Tensor, Tensor]:  # indices to train on, indices to validate on, both in ascending order, on the CPU
+    labels: Int64[Tensor, "n"],
+    n_valid: int,
+    seed: int = 0,  # the same seed gives the same split
+) -> tuple[Tensor, Tensor]:  # indices to train on, and to validate on; in order, on CPU
     "Draw `n_valid` images so that every digit keeps its share."
-    if not 0 < n_valid < len(labels): raise ValueError(f"n_valid should lie between 0 and {len(labels)}, got {n_valid}")
+    if not 0 < n_valid < len(labels): raise ValueError(
+        f"n_valid should lie between 0 and {len(labels)}, got {n_valid}")
     check_labels(labels := labels.cpu(), 10, "split_validation(): labels")
-    exact = torch.bincount(labels)*n_valid/len(labels)  # the share of each digit, rarely a whole number
+    exact = torch.bincount(labels)*n_valid/len(labels)  # each digit's share, rarely whole
     counts = exact.floor().long()
-    counts[(exact - counts).argsort(descending=True, stable=True)[:n_valid - int(counts.sum())]] += 1
-    generator, is_valid = torch.Generator().manual_seed(seed), torch.zeros(len(labels), dtype=torch.bool)
+    nearly_one_more = (exact - counts).argsort(descending=True, stable=True)
+    counts[nearly_one_more[:n_valid - int(counts.sum())]] += 1
+    is_valid = torch.zeros_like(labels, dtype=torch.bool)
+    generator = torch.Generator().manual_seed(seed)
     for digit, count in enumerate(counts.tolist()):
         candidates = (labels == digit).nonzero().flatten()
-        is_valid[candidates[torch.randperm(len(candidates), generator=generator)[:count]]] = True
+        order = torch.randperm(len(candidates), generator=generator)
+        is_valid[candidates[order[:count]]] = True
     return (~is_valid).nonzero().flatten(), is_valid.nonzero().flatten()
 
 # %% ../nbs/01_tensors.ipynb #d893f1ce
 @dataclass(frozen=True, eq=False)
 class Digits:
-    "Images with their labels. `ValueError` where they do not fit, or where paper is not 0 and ink not 1."
+    "Images and labels. `ValueError` where they do not fit, or paper is not 0, ink not 1."
     images: Float32[Tensor, "n h w"]  # 0 is paper, 1 is ink
     labels: Int64[Tensor, "n"]  # 0 to 9
 
     def __post_init__(self): check_digits(self.images, self.labels)
     def __len__(self) -> int: return len(self.labels)
     def __getitem__(self, index): return self.images[index], self.labels[index]
-    def to(self, device) -> "Digits": return Digits(self.images.to(device), self.labels.to(device))
+    def to(self, device) -> "Digits":
+        return Digits(self.images.to(device), self.labels.to(device))
 
 @dataclass(frozen=True, eq=False)
 class MNIST:
@@ -62,30 +69,36 @@ class MNIST:
     name: str  # "full", "sample" or the name of a folder
 
 def default_device() -> torch.device:
-    "CUDA where it is available, else another accelerator of this machine, such as Apple's `mps`, else the CPU."
+    "CUDA where it is available, else another accelerator, such as Apple's, else the CPU."
     if torch.cuda.is_available(): return torch.device("cuda", torch.cuda.current_device())
-    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    if torch.accelerator.is_available(): return torch.accelerator.current_accelerator()
+    return torch.device("cpu")
 
 def _decode(folder: Path) -> dict[str, Tensor]:
     "All images of a data folder as uint8, with their labels."
     tensors = {}
     for split in SPLITS:
-        images = [images_to_tensor(folder/split/digit) for digit in progress_bar(DIGITS, leave=False)]
+        folders = progress_bar([folder/split/digit for digit in DIGITS], leave=False)
+        images = [images_to_tensor(one) for one in folders]
         tensors[split] = torch.cat(images)
-        tensors[f"{split}_labels"] = torch.arange(10).repeat_interleave(torch.tensor([len(part) for part in images]))
+        counts = torch.tensor([len(part) for part in images])
+        tensors[f"{split}_labels"] = torch.arange(10).repeat_interleave(counts)
     return tensors
 
 def load_mnist(
     source: str | Path | None = None,  # as for `mnist_path`
     device: torch.device | str | None = None,  # None takes `default_device()`
 ) -> MNIST:
-    "MNIST as tensors on `device`, split into train, validation and test. `DataError` where an image cannot be used."
+    "MNIST as tensors, split into three piles. `DataError` where an image cannot be used."
     folder, device = mnist_path(source), device or default_device()
     tensors = cached(folder, _decode)
-    (images, labels), test = ((tensors[split], tensors[f"{split}_labels"]) for split in SPLITS)
+    parts = ((tensors[split], tensors[f"{split}_labels"]) for split in SPLITS)
+    (images, labels), test = parts
     def pile(images: UInt8[Tensor, "n h w"], labels: Int64[Tensor, "n"]) -> Digits:
-        return Digits(images.to(device).float().div_(255), labels.to(device))  # in place: half the memory
+        scaled = images.to(device).float().div_(255)  # in place: half the memory
+        return Digits(scaled, labels.to(device))
     train, valid = split_validation(labels, n_valid=min(len(test[0]), len(images)//4))
     known = {("mnist_png", 60_000, 10_000): "full", ("sample", 4_000, 1_000): "sample"}
     name = known.get((folder.name, len(images), len(test[0])), f"folder {folder.name}")
-    return MNIST(pile(images[train], labels[train]), pile(images[valid], labels[valid]), pile(*test), name)
+    learn, choose = (pile(images[part], labels[part]) for part in (train, valid))
+    return MNIST(learn, choose, pile(*test), name)

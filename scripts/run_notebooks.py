@@ -20,6 +20,7 @@ from nbconvert import HTMLExporter
 from PIL import Image
 
 from mnist_scratch.ledger import ledger
+from mnist_scratch.plot import widget
 
 
 def pictures(cell: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
@@ -56,9 +57,15 @@ def execute(source: Path, target: Path) -> float:
     return time.perf_counter() - start
 
 
-def write_page(notebook: Path):
-    page, _ = HTMLExporter(template_name="lab").from_filename(str(notebook))
-    notebook.with_suffix(".html").write_text(page, encoding="utf-8")
+def write_page(path: Path):
+    "With the widgets in the places of their pictures, since a page can be moved with the mouse."
+    notebook = nbformat.read(path, as_version=4)
+    for output in (output for cell in notebook.cells for output in pictures(cell)):
+        about = output.metadata.get("image/png", {})
+        if "widget" in about:
+            output.data = {"text/html": widget(about["widget"], about["alt"], about["data"])}
+    page, _ = HTMLExporter(template_name="lab").from_notebook_node(notebook, {"metadata": {"name": path.stem}})
+    path.with_suffix(".html").write_text(page, encoding="utf-8")
 
 
 def main() -> int:
@@ -67,6 +74,7 @@ def main() -> int:
     parser.add_argument("--inplace", action="store_true", help="write the outputs back into the notebooks")
     arguments = parser.parse_args()
     series.use_own_kernel()
+    os.environ["MNIST_SCRATCH_STILL"] = "1"  # pictures in the place of what is moved with the mouse
     os.environ["MNIST_SCRATCH_LEDGER"] = str(series.BUILD / "ledger.json")
     if not arguments.notebooks:
         (series.BUILD / "ledger.json").unlink(missing_ok=True)

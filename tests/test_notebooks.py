@@ -18,8 +18,9 @@ MODELS = ["nearest mean", "linear, sigmoid + MSE", "linear, softmax + MSE", "lin
           "two-layer net, one-cycle", "ResNet18", "convolutional net, fast"]
 PARTS = ["\n> ", "**You will**", "**You need:**", "## Recap", "**Words** (all of them: [glossary](glossary.md))",
          "**Exercises**", "<details>", "**Next:**"]
-DESCRIBED = ["01_tensors.ipynb", "02_pixel_baseline.ipynb", "deeper/views_and_strides.ipynb",
-             "deeper/thousand_guessers.ipynb", "deeper/mean_or_median.ipynb", "tools/plot.ipynb"]
+DEEPER = ["views_and_strides", "thousand_guessers", "mean_or_median", "three_derivatives"]
+DESCRIBED = ["01_tensors.ipynb", "02_pixel_baseline.ipynb", "03_linear_model.ipynb", "tools/plot.ipynb",
+             *(f"deeper/{name}.ipynb" for name in DEEPER)]
 PAGES = [path for part in (".", "nbs", "benchmarks", "tests") for path in (ROOT / part).glob("*.md")]
 
 
@@ -79,10 +80,12 @@ def test_minutes_to_read_are_measured(path):
 
 
 @pytest.mark.parametrize("name", DESCRIBED)
-def test_every_picture_has_alt_text(name):
+def test_every_picture_has_alt_text_and_lines_of_code_fit(name):
     outputs = [output for cell in read_notebook(ROOT / "nbs" / name)["cells"] for output in cell.get("outputs", [])]
     pictures = [output["metadata"] for output in outputs if "image/png" in output.get("data", {})]
     assert pictures and all(len(metadata["image/png"]["alt"]) > 10 for metadata in pictures)
+    if name[0] == "0":
+        assert [line for line in sources(ROOT / "nbs" / name, "code").splitlines() if len(line) > 90] == []
 
 
 def test_glossary_is_in_step_no_word_is_introduced_twice_and_departures_name_headings_that_exist():
