@@ -1,5 +1,5 @@
 # make run | test | lab | edit | bench | site; PYTHON chooses the interpreter that .venv is made from, 3.10 or newer.
-# FLAGS go to JupyterLab: make lab FLAGS="--no-browser --port 8899"
+# FLAGS go to JupyterLab: make lab FLAGS="--no-browser --port 8899"; make lab OUTPUTS=1 shows the committed outputs
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,7 +19,7 @@ test: $(INSTALLED)  ## lint, then run every test, with the coverage of the libra
 	$(BIN)/python -m pytest --cov
 
 lab: $(INSTALLED)  ## open JupyterLab on working copies of the series, in lab/
-	$(BIN)/python scripts/lab.py -- $(FLAGS)
+	$(BIN)/python scripts/lab.py $(if $(OUTPUTS),--outputs) -- $(FLAGS)
 
 edit: $(INSTALLED)  ## open JupyterLab on the sources
 	$(BIN)/python scripts/lab.py --edit -- $(FLAGS)

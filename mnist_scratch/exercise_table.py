@@ -82,6 +82,9 @@ def _one_by_one(x: Tensor, y: Tensor, rate: float, steps: int) -> tuple:
     weight = weight - rate*_slopes(x, y, weight, bias)[0]
     return weight, bias - rate*_slopes(x, y, weight, bias)[1]
 
+def _score_gradient(logits: Tensor, labels: Tensor) -> Tensor:
+    return (logits.softmax(1) - F.one_hot(labels, logits.shape[1]))/len(logits)
+
 _labels, _logits, _images = torch.arange(60)*7 % 10, 8*_random(60, 10) - 4, _random(60, 4, 4)
 EXERCISES = {
     "shape_of": Exercise(lambda nested: tuple(torch.tensor(nested).shape),
@@ -129,20 +132,44 @@ EXERCISES = {
             lambda x, y, rate, steps: _fit(x, y, rate, steps, lambda slopes: slopes[0]),
          "The old slopes are still in .grad. Clear them after each step.":
             lambda x, y, rate, steps: _fit(x, y, rate, steps, lambda slopes: map(sum, zip(*slopes)))}),
+    "score_gradient": Exercise(_score_gradient, [(_logits, _labels), (_logits[:7, :4], _labels[:7] % 3)],
+        "Share minus wish: the softmax of each row, less a 1 at its label; the loss is a mean over the images.",
+        {"The softmax adds up to 1 in each row: softmax(1).": lambda logits, labels: _score_gradient(
+            logits, labels) + (logits.softmax(0) - logits.softmax(1))/len(logits),
+         "That is the share. Take 1 away at the label of each image.":
+            lambda logits, _: logits.softmax(1)/len(logits),
+         "Shares, not scores: the softmax comes first.":
+            lambda logits, labels: (logits - F.one_hot(labels, logits.shape[1]))/len(logits)}, without=("backward", "grad")),
     "smoothed_cross_entropy": Exercise(
         lambda logits, labels, share: F.cross_entropy(logits, labels, label_smoothing=share),
-        [(_logits, _labels, 0.0), (_logits, _labels, 0.1), (_logits[:, :4], _labels % 4, 0.5),
+        [(_logits, _labels, 0.1), (_logits, _labels, 0.0), (_logits[:, :4], _labels % 4, 0.5),
          (torch.tensor([[1e4, 0.0, 0.0]]), torch.tensor([0]), 0.1)],
         "The targets of an image add up to 1: every class gets smoothing/k, and the true one the rest on top. Sum over "
-        "the classes, mean over the images; large logits need the logarithm and the softmax in one go."),
+        "the classes, mean over the images; large logits need the logarithm and the softmax in one go.",
+        {"The true digit gets its part of smoothing/k as well.": lambda logits, labels, share: F.cross_entropy(
+            logits, labels, label_smoothing=share) - share/logits.shape[1]*F.cross_entropy(logits, labels),
+         "Share the smoothing among all k classes, the true one too.": lambda logits, labels, share: F.cross_entropy(
+            logits, labels, label_smoothing=share*logits.shape[1]/(logits.shape[1] - 1))}),
     "relu_backward": Exercise(lambda inputs, upstream: upstream*(inputs > 0),
         [(2*_random(6, 5) - 1, _random(6, 5, seed=1))],
         "Nudge a unit with a positive input, and one with a negative: how much does its output move?",
-        {"That is the slope. Multiply it by the gradient from above.": lambda inputs, upstream: (inputs > 0).float()},
+        {"That is the slope. Multiply it by the gradient from above.": lambda inputs, upstream: (inputs > 0).float(),
+         "The other way round: it passes where the inputs are positive.":
+            lambda inputs, upstream: upstream*(inputs < 0),
+         "Multiply by the slope of the ReLU, 0 or 1, not by what it gives.":
+            lambda inputs, upstream: upstream*inputs.relu(),
+         "Which of the two decides what passes?": lambda inputs, upstream: inputs*(upstream > 0)},
         without=("backward", "grad")),
     "count_parameters": Exercise(lambda sizes: sum((n + 1)*m for n, m in zip(sizes, sizes[1:])),
         [([784, 10],), ([784, 64, 10],), ([5, 4, 3, 2],)],
-        "A layer has one weight for each pair of input and output, and one bias for each output."),
+        "A layer has one weight for each pair of input and output, and one bias for each output.",
+        {"And the biases?": lambda sizes: sum(n*m for n, m in zip(sizes, sizes[1:])),
+         "A bias belongs to an output, not to an input.":
+            lambda sizes: sum(n*(m + 1) for n, m in zip(sizes, sizes[1:])),
+         "The pixels have no biases.":
+            lambda sizes: sizes[0] + sum((n + 1)*m for n, m in zip(sizes, sizes[1:])),
+         "That is the first layer only.": lambda sizes: (sizes[0] + 1)*sizes[1],
+         "That is the last layer only.": lambda sizes: (sizes[-2] + 1)*sizes[-1]}),
     "max_pool": Exercise(lambda images: F.max_pool2d(images, 2), [(_random(3, 6, 8),)],
         "Each output pixel is the largest of its own 2 x 2 block; blocks do not overlap.",
         {"That is every second pixel. Look at all four of a block.": lambda images: images[:, ::2, ::2]},

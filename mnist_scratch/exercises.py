@@ -30,9 +30,10 @@ def _shown(value) -> str:
 
 def _difference(got: Tensor, wanted: Tensor, values: str) -> str:
     "What can be said of numbers that are not the ones wanted; `values` says both in words."
-    ratios = (got/wanted)[wanted != 0] if got.shape == wanted.shape else torch.empty(0)
-    if ratios.numel() and 0 < ratios.abs().min() and (ratios - ratios[0]).abs().max() < 1e-3*ratios[0].abs():
-        return f"it gave {ratios[0]:.3g} times what is wanted. "
+    ratios = (got/wanted)[wanted != 0] if got.shape == wanted.shape else torch.zeros(1)
+    ratio = ratios[0].item() if len(ratios) else 0.0
+    is_round = ratio and min(abs(number - round(number)) for number in (ratio, 1/ratio)) < 1e-3 < abs(ratio - 1)
+    if is_round and torch.allclose(got, ratio*wanted, atol=1e-5): return f"it gave {ratio:.3g} times what is wanted. "
     if values: return f"{values}{': the right numbers in the wrong order'*got.flip(0).equal(wanted)}. "
     if got.shape != wanted.shape: return f"it gave shape {tuple(got.shape)}, and {tuple(wanted.shape)} is wanted. "
     place = tuple(((got - wanted).abs() > 1e-5).nonzero()[0].tolist())
@@ -62,7 +63,7 @@ def check(name: str, answer: Callable) -> Verdict:  # the name of the function t
         f"check(): there is no exercise {name!r}; there are {', '.join(EXERCISES)}")
     exercise, code = EXERCISES[name], getattr(answer, "__code__", None)
     if used := set(exercise.without) & set(getattr(code, "co_names", ())):
-        return Verdict(f"Not yet: do it without {', '.join(used)}.")
+        return Verdict(f"Not yet: do it without {', '.join(sorted(used))}.")
     for args in exercise.inputs:
         try: _compare(exercise, exercise.adapt(answer)(*deepcopy(args)), args)
         except Hint as hint: return Verdict(f"Not yet: {hint}")

@@ -39,8 +39,9 @@ class Widget(str):
 def widget(name: str, text: str, data: Mapping) -> Widget:
     "The script `mnist_scratch/web/NAME.js` with its data, as a page within a page that asks nobody for anything."
     script = files("mnist_scratch").joinpath("web", f"{name}.js").read_text(encoding="utf-8")
-    page = f'<!doctype html><meta charset="utf-8"><body><script>const data = {json.dumps(data)};\n{script}</script>'
-    return Widget('<iframe sandbox="allow-scripts" style="width: 100%; height: 26rem; border: 0" '
+    safe = json.dumps(data).replace("</", "<\\/")  # nothing in the data ends the script
+    page = f'<!doctype html><meta charset="utf-8"><body><script>const data = {safe};\n{script}</script>'
+    return Widget('<iframe sandbox="allow-scripts" style="width: 100%; max-width: 600px; height: 24rem; border: 0" '
                   f'title="{escape(text)}" srcdoc="{escape(page)}"></iframe>')
 
 def show_widget(name: str, figure, text: str, **data) -> Widget | None:

@@ -2,7 +2,8 @@
 
     python scripts/lab.py -- --no-browser --port 8899
 
-A copy is made anew when its source has changed, unless you have changed the copy: that is never overwritten."""
+The first lesson is opened. Copies have no outputs, so that a prediction is one; with --outputs they have those of the
+source. A copy is made anew when its source has changed, unless you have changed the copy: that is never overwritten."""
 import argparse
 import hashlib
 import json
@@ -25,11 +26,11 @@ def content(notebook: nbformat.NotebookNode) -> str:
     return hashlib.sha256(json.dumps(cells, sort_keys=True).encode()).hexdigest()
 
 
-def working_copy(source: Path) -> nbformat.NotebookNode:
-    "Without outputs, so that a prediction is one; with JupyterLab's own metadata, so that opening changes nothing."
+def working_copy(source: Path, outputs: bool) -> nbformat.NotebookNode:
+    "With JupyterLab's own metadata, so that opening changes nothing."
     notebook = nbformat.read(source, as_version=4)
     for cell in notebook.cells:
-        if cell.cell_type == "code":
+        if cell.cell_type == "code" and not outputs:
             cell.outputs, cell.execution_count = [], None
     version = ".".join(map(str, sys.version_info[:3]))
     notebook.metadata["kernelspec"] = {"display_name": "mnist_scratch", "language": "python", "name": "mnist_scratch"}
@@ -39,13 +40,13 @@ def working_copy(source: Path) -> nbformat.NotebookNode:
     return notebook
 
 
-def refresh() -> list[Path]:
+def refresh(outputs: bool) -> list[Path]:
     "Bring the working copies up to date; returns those that were left as they are although their source has changed."
     made = json.loads(MADE.read_text(encoding="utf-8")) if MADE.exists() else {}
     kept = []
     for source in series.notebooks():
         name = source.relative_to(series.ROOT).as_posix()
-        copy, fresh = COPIES / name, working_copy(source)
+        copy, fresh = COPIES / name, working_copy(source, outputs)
         if copy.exists():
             try:
                 is_mine = content(nbformat.read(copy, as_version=4)) != made.get(name)
@@ -71,14 +72,16 @@ def refresh() -> list[Path]:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--edit", action="store_true", help="open the sources in place of copies")
+    parser.add_argument("--outputs", action="store_true", help="copies with the outputs of their sources")
     parser.add_argument("flags", nargs="*", help="for jupyter lab")
     arguments = parser.parse_args()
     series.use_own_kernel()
     folder = series.ROOT if arguments.edit else COPIES
-    for copy in [] if arguments.edit else refresh():
+    for copy in [] if arguments.edit else refresh(arguments.outputs):
         print(f"Kept as you left it: {copy.relative_to(series.ROOT)}. There is a newer one; delete yours to get it.")
     as_root = ["--allow-root"] if getattr(os, "geteuid", lambda: 1)() == 0 else []
-    command = [sys.executable, "-m", "jupyter", "lab", f"--ServerApp.root_dir={folder}", *as_root, *arguments.flags]
+    settings = [f"--ServerApp.root_dir={folder}", "--LabApp.default_url=/lab/tree/nbs/01_tensors.ipynb"]
+    command = [sys.executable, "-m", "jupyter", "lab", *settings, *as_root, *arguments.flags]
     os.execv(sys.executable, command)
 
 

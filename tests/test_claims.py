@@ -4,9 +4,9 @@ import torch
 
 from mnist_scratch.baseline import NearestMean, mae_distance, mse_distance, pixel_means
 from mnist_scratch.convnet import PIXEL_MEAN, PIXEL_STD, train
-from mnist_scratch.data import load_mnist
+from mnist_scratch.data import Digits, load_mnist
 from mnist_scratch.linear import LinearModel, linear_from_means
-from mnist_scratch.losses import cross_entropy, sigmoid_mse, softmax_mse
+from mnist_scratch.losses import compare, cross_entropy, sigmoid_mse, softmax_mse
 from mnist_scratch.nets import TwoLayerNet
 from mnist_scratch.training import evaluate, fit
 
@@ -48,6 +48,39 @@ def learned(mnist, model, loss, epochs, lr):
 @pytest.mark.parametrize("loss, lr, floor", [(sigmoid_mse, 10, .9), (softmax_mse, 10, .91), (cross_entropy, .1, .905)])
 def test_ten_epochs_of_each_loss_from_a_small_start(mnist, loss, lr, floor):
     assert floor < learned(mnist, LinearModel.random(), loss, 10, lr) < floor + 0.015
+
+
+def test_a_hundred_steps_pass_the_averages_and_a_rate_that_is_too_large_flies_away(mnist):
+    def accuracies(rate: float, steps: int) -> list[float]:
+        model, targets, found = LinearModel.random(std=0.0), torch.eye(10)[mnist.train.labels], []
+        for _ in range(steps):
+            (model(mnist.train.images) - targets).square().mean().backward()
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter -= rate*parameter.grad
+                    parameter.grad = None
+            found.append(evaluate(model, mnist.valid).accuracy)
+        return found
+    assert accuracies(0.2, 20)[-1] < 0.8063 < accuracies(0.2, 22)[-1] and accuracies(0.3, 8)[-1] < 0.6
+    assert [round(value, 3) for value in accuracies(1.0, 2)] == [0.673, 0.115]
+
+
+def test_in_fair_shoes_softmax_with_squares_beats_cross_entropy_in_each_of_five_pairs(mnist):
+    for seed in range(5):
+        right = []
+        for loss, lr in ((softmax_mse, 10.0), (cross_entropy, 0.3)):
+            fit(model := LinearModel.random(seed=seed), mnist.train, mnist.valid, loss=loss, epochs=10, lr=lr, seed=seed)
+            right.append((found := evaluate(model, mnist.valid)).predicted == found.labels)
+        assert compare(*right).z > 2.5
+
+
+def test_a_thousand_images_are_learned_by_heart_and_the_validation_loss_turns_around(mnist):
+    few, net, losses = Digits(*mnist.train[::50]), TwoLayerNet(), []
+    for epoch in range(100):
+        fit(net, few, mnist.valid, loss=cross_entropy, epochs=1, lr=1.0, batch_size=64, seed=epoch)
+        with torch.no_grad(): losses.append(cross_entropy(net(mnist.valid.images), mnist.valid.labels).item())
+    assert 10 < losses.index(min(losses)) < 25 and losses[-1] > 1.15*min(losses)
+    assert evaluate(net, few).accuracy == 1 and 0.86 < evaluate(net, mnist.valid).accuracy < 0.9
 
 
 def test_a_large_start_made_squared_errors_slow_two_layers_pass_95_and_the_fast_recipe_98_in_a_hundred(mnist):

@@ -19,6 +19,7 @@ import mnist_scratch
 MODULES = ["checks", "files", "exercise_table", "exercises", "data", "training", "plot", "ledger"]
 MODULES += ["baseline", "linear", "losses", "nets", "resnet", "convnet"]
 SOURCES = {path.stem: path.read_text("utf-8") for path in (ROOT / "mnist_scratch").glob("*.py") if path.stem[0] != "_"}
+WIDGETS = ["descent", "scores", "bend"]
 HEAVY = {"fastai", "torchvision", "mlxtend", "matplotlib", "pandas"}  # seconds to import; only where they are used
 LIGHT = "checks files data baseline linear losses nets training convnet exercises".split()
 NOT_FOR_THE_LIBRARY = ["fastbook", "nbdev", "jupyter_client", "IPython", "ipywidgets", "nbclient", "notebook", "pytest"]
@@ -34,7 +35,7 @@ def run(*command, **options) -> str:
 
 def test_every_module_is_listed_and_short():
     sizes = {name: len(source.splitlines()) for name, source in SOURCES.items()}
-    assert set(sizes) == set(MODULES) and sum(sizes.values()) <= 1_550 and max(sizes.values()) < 220, sizes
+    assert set(sizes) == set(MODULES) and sum(sizes.values()) <= 1_620 and max(sizes.values()) < 220, sizes
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -65,7 +66,7 @@ def test_sdist_holds_the_notebooks_and_its_wheel_learns_and_predicts_without_our
         (metadata,) = (email.message_from_bytes(archive.read(name)) for name in names if name.endswith("METADATA"))
         archive.extractall(tmp_path)
     modules = (f"{name}.py" for name in MODULES)
-    assert {f"mnist_scratch/{name}" for name in (*modules, "py.typed", "web/descent.js")} < set(names)
+    assert {f"mnist_scratch/{name}" for name in (*modules, "py.typed", *(f"web/{name}.js" for name in WIDGETS))} < set(names)
     assert {re.split("[/-]", name)[0] for name in names} == {"mnist_scratch"} and "licenses/LICENSE" in " ".join(names)
     facts = {"Name": "mnist_scratch", "Version": mnist_scratch.__version__, "License-Expression": "Apache-2.0",
              "Requires-Python": ">=3.10", "Description-Content-Type": "text/markdown"}

@@ -15,11 +15,13 @@ from conftest import LESSONS, NOTEBOOKS, ROOT, read_notebook
 from mnist_scratch.ledger import ledger
 
 MODELS = ["nearest mean", "linear, sigmoid + MSE", "linear, softmax + MSE", "linear, cross-entropy", "two-layer net",
-          "two-layer net, one-cycle", "ResNet18", "convolutional net, fast"]
+          "ResNet18", "convolutional net, fast", "two-layer net, one-cycle"]
 PARTS = ["\n> ", "**You will**", "**You need:**", "## Recap", "**Words** (all of them: [glossary](glossary.md))",
          "**Exercises**", "<details>", "**Next:**"]
-DEEPER = ["views_and_strides", "thousand_guessers", "mean_or_median", "three_derivatives"]
-DESCRIBED = ["01_tensors.ipynb", "02_pixel_baseline.ipynb", "03_linear_model.ipynb", "tools/plot.ipynb",
+DEEPER = ["views_and_strides", "thousand_guessers", "mean_or_median", "three_derivatives", "one_valley", "head_start",
+          "optimisers"]
+DESCRIBED = ["01_tensors.ipynb", "02_pixel_baseline.ipynb", "03_linear_model.ipynb", "04_loss_functions.ipynb",
+             "05_two_layer_net.ipynb", "tools/plot.ipynb",
              *(f"deeper/{name}.ipynb" for name in DEEPER)]
 PAGES = [path for part in (".", "nbs", "benchmarks", "tests") for path in (ROOT / part).glob("*.md")]
 
@@ -70,6 +72,13 @@ def test_anatomy(path):
     assert text.startswith("# ") and [part for part in PARTS if part not in text] == []
     if path.stem != "bug_clinic":  # whose errors are planted and make no noise
         assert re.search(r"^except .*Error as error: print", sources(path, "code"), re.M)
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_a_wrong_kernel_is_named_with_its_cure_where_it_fails(path):
+    "Python shows the line that fails, with its comment."
+    first = next("".join(cell["source"]) for cell in read_notebook(path)["cells"] if cell["cell_type"] == "code")
+    assert re.match("(import torch|from mnist_scratch[^#]*)  # not found[?] Choose kernel mnist_scratch\n", first)
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)

@@ -1,5 +1,7 @@
 """Figures, read back."""
+import json
 import re
+from html import unescape
 
 import matplotlib.pyplot as plt
 import pytest
@@ -15,6 +17,7 @@ from mnist_scratch.plot import (
     show_digit,
     show_digits,
     show_numbers,
+    show_widget,
     show_weights,
 )
 from mnist_scratch.training import Evaluation, History
@@ -108,7 +111,8 @@ def test_curves_begin_at_epoch_one_and_have_names_and_a_digit_has_its_own_figure
         ("-", ""), ("--", "o"), ("-.", "o"), ("--", "o"), ("-", "o"), (":", "None")]
     texts = [(text.get_text(), text.get_fontsize()) for text in ax.get_legend().get_texts()]
     assert texts == [(name, 8) for name in (*values, "guess")] and ax.lines[-1].get_color() == "grey"
-    assert len(plot_curves({"a": [0.1]}, "loss").lines) == 1 and plt.gca().get_ylabel() == "loss"
+    assert len(plot_curves({"a": [0.1]}, "loss", xlabel="step").lines) == 1
+    assert labels(plt.gca()) == ("step", "loss", "")
     (ax,), shape = drawn(show_digit, torch.full((28, 28), 9, dtype=torch.uint8))
     assert ax.images[0].get_clim() == (0, 255) and [1.6, 1.6, 80] == shape and ax.get_title() == ""
     assert show_digit(torch.eye(28), "title", ax) is ax and ax.get_title() == "title" and len(plt.gcf().axes) == 1
@@ -124,6 +128,7 @@ def test_curves_begin_at_epoch_one_and_have_names_and_a_digit_has_its_own_figure
     (lambda: show_weights(torch.tensor([-1.0, 2.0])[:, None, None].expand(2, 4, 4)), "^2 .*weight.*from -1 to 2$"),
     (lambda: plot_curves({"a net": [0.5, 0.75]}), "validation accuracy.*a net from 0.500 to 0.750$"),
     (lambda: plot_curves({"a net": [0.5, 0.75]}, baseline=("guess", 0.1)), "0.750; guess at 0.100$"),
+    (lambda: plot_curves({"a net": [0.5, 0.75]}, xlabel="step"), "accuracy over steps: "),
     (lambda: panel(EVALUATION, DIGITS), f"300 images, {100*EVALUATION.accuracy:.2f} % .*confidence$"),
     (lambda: panel(EVALUATION, DIGITS, History([1, 1], [0, 1]), WEIGHTS), "learning curve, pictures of weights$"),
     (lambda: show_confusion(Evaluation(torch.tensor([4, 4, 4, 5, 0]), torch.tensor([9, 9, 4, 3, 0]), torch.ones(5))),
@@ -132,6 +137,21 @@ def test_a_figure_has_words_for_those_who_cannot_see_it(draw, said):
     drawn(draw)
     data, metadata = plt.gcf()._repr_mimebundle_()
     assert data["image/png"].startswith(b"\x89PNG") and re.search(said, metadata["image/png"]["alt"])
+
+def test_a_widget_is_a_page_that_asks_nobody_or_where_nobody_can_move_it_a_picture(monkeypatch):
+    monkeypatch.delenv("MNIST_SCRATCH_STILL", raising=False)
+    points = {"x": [1, 2], "note": "</script>"}
+    figure = plt.figure()
+    html = show_widget("descent", figure, 'a "map"', **points)._repr_html_()
+    (page,) = re.findall('^<iframe sandbox="allow-scripts" .* title="a &quot;map&quot;" srcdoc="([^"]*)">', html)
+    assert unescape(page).count("</script>") == 1 and not re.search("https?:|fetch|import", page)
+    assert json.loads(re.search("const data = (.*);", unescape(page))[1]) == points
+    assert "learning rate" in page and not plt.fignum_exists(figure.number)
+    monkeypatch.setenv("MNIST_SCRATCH_STILL", "1")
+    assert show_widget("descent", figure := plt.figure(), "a map", **points) is None
+    assert plt.fignum_exists(figure.number)
+    _, metadata = figure._repr_mimebundle_()
+    assert metadata == {"image/png": {"alt": "a map", "widget": "descent", "data": points}}
 
 def test_numbers_stand_in_their_pixels_and_counts_in_their_squares():
     (ax,), _ = drawn(show_numbers, torch.tensor([[0, 200], [30, 255]], dtype=torch.uint8))

@@ -7,9 +7,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from mnist_scratch.baseline import NearestMean, mae_distance, mse_distance, pixel_means
+from mnist_scratch.checks import ShapeError
 from mnist_scratch.data import Digits
 from mnist_scratch.linear import LinearModel, init_params, linear, linear_from_means
-from mnist_scratch.losses import cross_entropy, log_softmax, sigmoid_mse, softmax_mse
+from mnist_scratch.losses import compare, cross_entropy, log_softmax, sigmoid_mse, softmax_mse
 from mnist_scratch.nets import TwoLayerNet
 
 close = torch.testing.assert_close
@@ -18,6 +19,14 @@ REFERENCES = {
     softmax_mse: lambda logits, labels: F.mse_loss(logits.softmax(1), F.one_hot(labels, logits.shape[1]).to(logits)),
     cross_entropy: F.cross_entropy,
 }
+
+
+def test_a_comparison_counts_the_images_on_which_two_models_differ():
+    first, second = torch.tensor([1, 1, 1, 1, 0, 0, 1]).bool(), torch.tensor([1, 0, 0, 0, 1, 0, 1]).bool()
+    assert compare(first, second) == (3, 1, 1.0) and compare(second, first) == (1, 3, -1.0)
+    assert compare(first, first) == (0, 0, 0)
+    with pytest.raises(ShapeError):
+        compare(first, second[:, None])
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -33,7 +33,7 @@ def house(tmp_path, monkeypatch):
     monkeypatch.setattr(series, "notebooks", lambda root=tmp_path, found=series.notebooks: found(root))
     monkeypatch.setattr(lab, "COPIES", tmp_path / "lab")
     monkeypatch.setattr(lab, "MADE", tmp_path / "lab/.made.json")
-    assert lab.refresh() == [] and (tmp_path / "lab/nbs/glossary.md").exists()
+    assert lab.refresh(outputs=False) == [] and (tmp_path / "lab/nbs/glossary.md").exists()
     return tmp_path
 
 
@@ -47,12 +47,13 @@ def test_a_copy_has_no_outputs_and_is_never_overwritten_once_it_was_changed(hous
     assert read_notebook(copy)["cells"][0]["outputs"] == [] != read_notebook(source)["cells"][0]["outputs"]
     assert read_notebook(copy)["metadata"]["kernelspec"]["name"] == "mnist_scratch"
     copy.write_text(mine := copy.read_text().replace(*edit))
-    assert lab.refresh() == [] and (copy.read_text() == mine or not is_mine)
+    assert lab.refresh(outputs=False) == [] and (copy.read_text() == mine or not is_mine)
     source.write_text(source.read_text().replace("6*7", "a new edition"))
-    assert lab.refresh() == [copy]*is_mine
+    assert lab.refresh(outputs=False) == [copy]*is_mine
     assert (copy.read_text() == mine) == is_mine == ("a new edition" not in copy.read_text())
     copy.unlink()
-    assert lab.refresh() == [] and "a new edition" in copy.read_text()
+    assert lab.refresh(outputs=False) == [] and "a new edition" in copy.read_text()
+    assert lab.refresh(outputs=True) == [] and read_notebook(copy)["cells"] == read_notebook(source)["cells"]
 
 
 @pytest.mark.parametrize("uid, flags, folder", [(0, [], "lab"), (1000, ["--edit"], "")])
@@ -63,7 +64,9 @@ def test_lab_starts_jupyter_on_the_copies_also_as_root_and_hands_flags_on(house,
     monkeypatch.setattr(sys, "argv", ["lab.py", *flags, "--", "--port", "8899"])
     monkeypatch.setattr(series, "use_own_kernel", lambda: None)
     lab.main()
-    options = [f"--ServerApp.root_dir={house / folder}", *["--allow-root"]*(uid == 0), "--port", "8899"]
+    options = [f"--ServerApp.root_dir={house / folder}", "--LabApp.default_url=/lab/tree/nbs/01_tensors.ipynb",
+               *["--allow-root"]*(uid == 0), "--port", "8899"]
+    assert (ROOT / options[1].partition("/lab/tree/")[2]).exists()
     assert started == [sys.executable, [sys.executable, "-m", "jupyter", "lab", *options]]
 
 
@@ -117,6 +120,10 @@ def test_website_has_every_page_and_no_broken_link(tmp_path):
     website.website(tmp_path, folder)
     pages = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.html")}
     links = {page: re.findall(r'<a [^>]*href="([^"]+)"|<img [^>]*src="([^"]+)"', html) for page, html in pages.items()}
+    for name, said in (("03_linear_model", "learning rate"), ("04_loss_functions", "true digit"),
+                       ("05_two_layer_net", "unit 2")):
+        (frame,) = re.findall('<iframe sandbox="allow-scripts".*?</iframe>', pages[f"{name}.html"], re.S)
+        assert said in frame, name
     sources = [*NOTEBOOKS, *(ROOT / "nbs").glob("*.md"), *(ROOT / "benchmarks").rglob("*.md")]
     assert {f"{path.stem}.html" for path in sources} <= set(pages) - {"index.html"} <= dict(links["index.html"]).keys()
     for page, target in ((page, "".join(pair)) for page, pairs in links.items() for pair in pairs):

@@ -6,8 +6,8 @@ let start = data.start;
 document.body.innerHTML = `
   <style>
     body { margin: 0; padding: 8px; background: #fff; color: #222; font: 15px/1.5 sans-serif; }
-    #pictures { display: flex; flex-wrap: wrap; gap: 12px; }
-    canvas { width: 270px; height: 270px; touch-action: manipulation; }
+    #pictures { display: flex; gap: 12px; }
+    canvas { width: calc(50% - 6px); max-width: 270px; aspect-ratio: 1; touch-action: manipulation; }
     #map { cursor: crosshair; }
     label { display: flex; align-items: center; gap: 10px; max-width: 552px; margin-bottom: 6px; white-space: nowrap; }
     input { flex: 1; min-width: 60px; }
@@ -85,12 +85,12 @@ function draw() {
   trace(picture, [[-2, end[1] - 2*end[0]], [4, end[1] + 4*end[0]]], "#ff7f0e", false);
   for (let i = 0; i < x.length; i++) trace(picture, [[x[i], y[i]]], "#222", true);
 
-  const first = loss(start), last = loss(end), best = Math.min(...path.map(loss));
+  const last = loss(end), earlier = loss(path[Math.floor(steps/2)]);
   const turns = path.slice(2).filter((there, i) => {
     const before = [path[i + 1][0] - path[i][0], path[i + 1][1] - path[i][1]];
     return before[0]*(there[0] - path[i + 1][0]) + before[1]*(there[1] - path[i + 1][1]) < -1e-9;
   }).length;
-  const how = last > first ? "it flies away" : turns > 3 ? "it jumps from side to side" : last > 0.2 ? "it creeps" : "it glides down";
+  const how = last > 1.01*earlier ? "it flies away" : turns > 3 ? "it jumps from side to side" : last > 0.2 ? "it creeps" : "it glides down";
   find("output").textContent = rate.toFixed(3);
   find("#words").textContent = `${how}: after ${steps} steps w = ${number(end[0])}, b = ${number(end[1])}, loss ${number(last)}`;
 }
@@ -99,7 +99,8 @@ const number = value => Math.abs(value) < 1000 ? value.toFixed(3) : value.toExpo
 find("input").addEventListener("input", draw);
 find("#map").addEventListener("click", event => {
   const box = find("#map").getBoundingClientRect(), inner = SIZE - MARGIN - 4;
-  const across = (event.clientX - box.left - MARGIN)/inner, down = (event.clientY - box.top - 4)/inner;
+  const across = ((event.clientX - box.left)*SIZE/box.width - MARGIN)/inner;
+  const down = ((event.clientY - box.top)*SIZE/box.height - 4)/inner;
   start = [w_range[0] + across*(w_range[1] - w_range[0]), b_range[1] - down*(b_range[1] - b_range[0])];
   draw();
 });
