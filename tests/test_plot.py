@@ -17,8 +17,8 @@ from mnist_scratch.plot import (
     show_digit,
     show_digits,
     show_numbers,
-    show_widget,
     show_weights,
+    show_widget,
 )
 from mnist_scratch.training import Evaluation, History
 
