@@ -139,7 +139,8 @@ EXERCISES = {
          "That is the share. Take 1 away at the label of each image.":
             lambda logits, _: logits.softmax(1)/len(logits),
          "Shares, not scores: the softmax comes first.":
-            lambda logits, labels: (logits - F.one_hot(labels, logits.shape[1]))/len(logits)}, without=("backward", "grad")),
+            lambda logits, labels: (logits - F.one_hot(labels, logits.shape[1]))/len(logits)},
+        without=("backward", "grad")),
     "smoothed_cross_entropy": Exercise(
         lambda logits, labels, share: F.cross_entropy(logits, labels, label_smoothing=share),
         [(_logits, _labels, 0.1), (_logits, _labels, 0.0), (_logits[:, :4], _labels % 4, 0.5),

@@ -69,7 +69,8 @@ def test_in_fair_shoes_softmax_with_squares_beats_cross_entropy_in_each_of_five_
     for seed in range(5):
         right = []
         for loss, lr in ((softmax_mse, 10.0), (cross_entropy, 0.3)):
-            fit(model := LinearModel.random(seed=seed), mnist.train, mnist.valid, loss=loss, epochs=10, lr=lr, seed=seed)
+            settings = {"loss": loss, "epochs": 10, "lr": lr, "seed": seed}
+            fit(model := LinearModel.random(seed=seed), mnist.train, mnist.valid, **settings)
             right.append((found := evaluate(model, mnist.valid)).predicted == found.labels)
         assert compare(*right).z > 2.5
 
@@ -78,7 +79,8 @@ def test_a_thousand_images_are_learned_by_heart_and_the_validation_loss_turns_ar
     few, net, losses = Digits(*mnist.train[::50]), TwoLayerNet(), []
     for epoch in range(100):
         fit(net, few, mnist.valid, loss=cross_entropy, epochs=1, lr=1.0, batch_size=64, seed=epoch)
-        with torch.no_grad(): losses.append(cross_entropy(net(mnist.valid.images), mnist.valid.labels).item())
+        with torch.no_grad():
+            losses.append(cross_entropy(net(mnist.valid.images), mnist.valid.labels).item())
     assert 10 < losses.index(min(losses)) < 25 and losses[-1] > 1.15*min(losses)
     assert evaluate(net, few).accuracy == 1 and 0.86 < evaluate(net, mnist.valid).accuracy < 0.9
 
