@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import accuracy_floors
+import lab
 import nbformat
 import pandas as pd
 import pytest
@@ -16,7 +17,6 @@ import website
 from conftest import NOTEBOOKS, ROOT, read_notebook
 from run_notebooks import write_page
 
-import lab
 from mnist_scratch.ledger import COLUMNS
 
 WORKFLOWS = sorted((ROOT / ".github/workflows").iterdir())
