@@ -35,7 +35,6 @@ def mae_distance(
     "Mean absolute difference of every image and every mean; 0 to 1 for pixels in 0 to 1."
     return torch.stack([(images - mean).abs().mean((1, 2)) for mean in means], dim=1)
 
-# %% ../nbs/02_pixel_baseline.ipynb #a69de12b
 @shape_checked
 def mse_distance(
     images: Float[Tensor, "n h w"], means: Float[Tensor, "k h w"],

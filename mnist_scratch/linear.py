@@ -50,7 +50,6 @@ class LinearModel:
     def __call__(self, images: Float[Tensor, "n h w"]) -> Float[Tensor, "n k"]:
         return linear(images.flatten(1), self.weights, self.biases)
 
-# %% ../nbs/03_linear_model.ipynb #7cce3e9f
 @shape_checked
 def linear_from_means(means: Float[Tensor, "k h w"]) -> LinearModel:
     "The linear model that is the nearest mean under MSE: weights m, biases -|m|^2 / 2."
