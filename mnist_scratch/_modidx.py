@@ -190,6 +190,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'mnist_scratch/training.py'),
                                         'mnist_scratch.training.Evaluation.per_digit': ( 'tools/training.html#evaluation.per_digit',
                                                                                          'mnist_scratch/training.py'),
+                                        'mnist_scratch.training.Evaluation.right': ( 'tools/training.html#evaluation.right',
+                                                                                     'mnist_scratch/training.py'),
                                         'mnist_scratch.training.Evaluation.worst': ( 'tools/training.html#evaluation.worst',
                                                                                      'mnist_scratch/training.py'),
                                         'mnist_scratch.training.History': ('tools/training.html#history', 'mnist_scratch/training.py'),

@@ -38,9 +38,11 @@ class Widget(str):
 
 def widget(name: str, text: str, data: Mapping) -> Widget:
     "The script `mnist_scratch/web/NAME.js` with its data, as a page within a page that asks nobody for anything."
-    script = files("mnist_scratch").joinpath("web", f"{name}.js").read_text(encoding="utf-8")
+    web = files("mnist_scratch").joinpath("web")
+    style, script = (web.joinpath(file).read_text(encoding="utf-8") for file in ("widget.css", f"{name}.js"))
     safe = json.dumps(data).replace("</", "<\\/")  # nothing in the data ends the script
-    page = f'<!doctype html><meta charset="utf-8"><body><script>const data = {safe};\n{script}</script>'
+    head = f'<!doctype html><meta charset="utf-8"><style>{style}</style>'
+    page = f"{head}<body><script>const data = {safe};\n{script}</script>"
     return Widget('<iframe sandbox="allow-scripts" style="width: 100%; max-width: 600px; height: 24rem; border: 0" '
                   f'title="{escape(text)}" srcdoc="{escape(page)}"></iframe>')
 
@@ -123,7 +125,7 @@ def plot_curves(curves: Mapping[str, Sequence[float]], ylabel: str = "validation
 # %% ../nbs/tools/plot.ipynb #da967fc7
 def calibration(evaluation: Evaluation, n_bins: int = 10) -> tuple[Tensor, Tensor, Tensor]:
     "Mean confidence, accuracy and number of answers of each bin of equal width, from confidence 0 to 1, that has any."
-    confidence, right = evaluation.confidence.double(), (evaluation.predicted == evaluation.labels).double()
+    confidence, right = evaluation.confidence.double(), evaluation.right.double()
     bins = (confidence*n_bins).long().clamp(0, n_bins - 1)
     counts = torch.bincount(bins, minlength=n_bins)
     means = [torch.bincount(bins, values, minlength=n_bins)/counts for values in (confidence, right)]

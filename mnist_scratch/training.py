@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.module import register_module_forward_pre_hook
@@ -32,8 +32,11 @@ class Evaluation:
     def confusion(self) -> Int64[Tensor, "10 10"]:  # counts: row the true digit, column the predicted one
         return torch.bincount(self.labels*10 + self.predicted, minlength=100).view(10, 10)
     @property
+    def right(self) -> Bool[Tensor, "n"]:  # which images were answered correctly
+        return self.predicted == self.labels
+    @property
     def accuracy(self) -> float:  # correct over total, 0 to 1
-        return (self.predicted == self.labels).sum().item()/len(self.labels)
+        return self.right.sum().item()/len(self.labels)
     @property
     def per_digit(self) -> Float[Tensor, "10"]:  # the share of each digit's images that was recognised; NaN for none
         return self.confusion.diag()/self.confusion.sum(1)
@@ -42,7 +45,7 @@ class Evaluation:
         return math.sqrt(self.accuracy*(1 - self.accuracy)/len(self.labels))
     def worst(self, n: int = 9) -> Int64[Tensor, "m"]:
         "Indices of the mistakes that were made with the greatest confidence, worst first."
-        mistakes = (self.predicted != self.labels).nonzero().flatten()
+        mistakes = (~self.right).nonzero().flatten()
         return mistakes[self.confidence[mistakes].argsort(descending=True, stable=True)][:n]
 Evaluation.__init__ = shape_checked(Evaluation.__init__)
 

@@ -65,7 +65,8 @@ def test_sdist_holds_the_notebooks_and_its_wheel_learns_and_predicts_without_our
         names = archive.namelist()
         (metadata,) = (email.message_from_bytes(archive.read(name)) for name in names if name.endswith("METADATA"))
         archive.extractall(tmp_path)
-    inside = [f"{name}.py" for name in MODULES] + [f"web/{name}.js" for name in WIDGETS] + ["py.typed"]
+    inside = [f"{name}.py" for name in MODULES] + [f"web/{name}.js" for name in WIDGETS]
+    inside += ["py.typed", "web/widget.css"]
     assert {f"mnist_scratch/{name}" for name in inside} < set(names)
     assert {re.split("[/-]", name)[0] for name in names} == {"mnist_scratch"} and "licenses/LICENSE" in " ".join(names)
     facts = {"Name": "mnist_scratch", "Version": mnist_scratch.__version__, "License-Expression": "Apache-2.0",

@@ -2,11 +2,6 @@
 // the three dots, which no straight line can do. `data` holds the weight and bias of both units and the wanted values.
 document.body.innerHTML = `
   <style>
-    body { margin: 0; padding: 8px; background: #fff; color: #222; font: 15px/1.5 sans-serif; }
-    label { display: flex; align-items: center; gap: 10px; max-width: 552px; white-space: nowrap; }
-    label span { width: 8em; }
-    input { flex: 1; min-width: 60px; }
-    output { width: 3em; text-align: right; font-variant-numeric: tabular-nums; }
     canvas { width: 100%; max-width: 552px; aspect-ratio: 552/260; margin-top: 6px; }
   </style>
   <label><span>weight of unit 2</span> <input type="range" min="-12" max="12" step="0.5" value="${data.second[0]}"> <output></output></label>

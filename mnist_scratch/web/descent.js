@@ -5,13 +5,9 @@ let start = data.start;
 
 document.body.innerHTML = `
   <style>
-    body { margin: 0; padding: 8px; background: #fff; color: #222; font: 15px/1.5 sans-serif; }
-    #pictures { display: flex; gap: 12px; }
+    #pictures { display: flex; gap: 12px; margin-top: 6px; }
     canvas { width: calc(50% - 6px); max-width: 270px; aspect-ratio: 1; touch-action: manipulation; }
     #map { cursor: crosshair; }
-    label { display: flex; align-items: center; gap: 10px; max-width: 552px; margin-bottom: 6px; white-space: nowrap; }
-    input { flex: 1; min-width: 60px; }
-    output { font-variant-numeric: tabular-nums; }
   </style>
   <label>learning rate <input type="range" min="0.005" max="0.32" step="0.005" value="${data.rate}"> <output></output></label>
   <div id="pictures">

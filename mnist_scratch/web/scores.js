@@ -2,11 +2,6 @@
 // `data` holds the scores to begin with.
 document.body.innerHTML = `
   <style>
-    body { margin: 0; padding: 8px; background: #fff; color: #222; font: 15px/1.5 sans-serif; }
-    label { display: flex; align-items: center; gap: 10px; max-width: 552px; white-space: nowrap; }
-    label span { width: 7em; }
-    input { flex: 1; min-width: 60px; }
-    output { width: 3em; text-align: right; font-variant-numeric: tabular-nums; }
     table { border-collapse: collapse; margin-top: 10px; font-variant-numeric: tabular-nums; }
     th, td { padding: 1px 10px 1px 0; text-align: right; font-weight: normal; }
     th:first-child { text-align: left; width: 10em; }
