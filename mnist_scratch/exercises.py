@@ -57,7 +57,7 @@ def _compare(exercise: Exercise, got, args: tuple):
         if like(torch.as_tensor(slip(*deepcopy(args)))): raise Hint(hint)
     raise Hint(_difference(got, wanted, values*(is_tuple or got.ndim == wanted.ndim == 0)) + exercise.hint)
 
-def check(name: str, answer: Callable) -> Verdict:  # the name of the function to write, and the reader's function
+def check(name: str, answer: Callable | str) -> Verdict:  # the exercise, and the reader's function or diagnosis
     "Try an answer on small inputs and say what is not right yet. `ValueError` where there is no such exercise."
     if name not in EXERCISES: raise ValueError(
         f"check(): there is no exercise {name!r}; there are {', '.join(EXERCISES)}")
@@ -73,5 +73,5 @@ def check(name: str, answer: Callable) -> Verdict:  # the name of the function t
             place = f" in the line\n    {lines[-1]}\n" if lines else " "
             return Verdict(f"Not yet: it raised {type(error).__name__}{place}for the input "
                            f"{', '.join(map(_shown, args))}: {error}\n{exercise.hint}")
-    return Verdict(f"Right: {name} does what it should.")
+    return Verdict(f"Right: {answer}." if isinstance(answer, str) else f"Right: {name} does what it should.")
 

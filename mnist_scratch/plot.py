@@ -150,10 +150,10 @@ def show_confusion(evaluation: Evaluation):
 def panel(evaluation: Evaluation, digits: Digits, history: History | None = None,
           weights: Float[Tensor, "k h w"] | None = None):
     """Draw what a model gets wrong among the `digits` that it was evaluated on, and how sure it was; where given,
-    also the learning curve of two epochs or more, and the first ten pictures of weights."""
+    also the two losses of two epochs or more, and the first ten pictures of weights."""
     if len(digits) != len(evaluation.labels): raise ValueError(
         f"panel(): the evaluation is about {len(evaluation.labels)} images, but digits holds {len(digits)}")
-    learned = history is not None and len(history.valid_accuracy) > 1
+    learned = history is not None and len(history.valid_loss) > 1
     heights = [3.3, 1.3] if weights is not None else [3.3]  # inches
     figure = plt.figure(figsize=(3.3*(3 + learned), sum(heights)), dpi=80, layout="constrained")
     describe(figure, f"A model's answers on {len(digits):,} images, {100*evaluation.accuracy:.2f} % of them correct: "
@@ -176,6 +176,9 @@ def panel(evaluation: Evaluation, digits: Digits, history: History | None = None
     ax.set(xlabel="confidence", ylabel="accuracy", title="calibration", xlim=(0, 1.03), ylim=(0, 1.03))
     if learned:
         ax = parts[3].subplots()
-        ax.plot(range(1, len(history.valid_accuracy) + 1), history.valid_accuracy)
-        ax.set(xlabel="epoch", ylabel="validation accuracy", title="learning curve")
+        epochs = range(1, len(history.valid_loss) + 1)
+        ax.plot(epochs, history.train_loss, label="training")
+        ax.plot(epochs, history.valid_loss, "--", label="validation")
+        ax.set(xlabel="epoch", ylabel="loss", ylim=(0, None), title="learning curve")
+        ax.legend(fontsize=8)
     if weights is not None: _draw_weights(weights[:10], rows[1], rows[1].subplots(1, 10), (), "weight")

@@ -83,6 +83,19 @@ def _logits(caller: str, model: Callable, images: Tensor) -> Tensor:
         f"{caller}(): the model should give logits of shape ({len(images)}, 10), got {described(logits)}")
     return logits
 
+def _answers(caller: str, model: Callable, digits: Digits, batch_size: int) -> Tensor:
+    with torch.no_grad(), _modes(model, training=False):
+        return torch.cat([_logits(caller, model, images) for images in digits.images.split(batch_size)])
+
+def _judged(logits: Tensor, labels: Tensor) -> Evaluation:
+    logits, labels = logits.float().cpu(), labels.cpu()  # an accelerator is waited for here alone
+    if not logits.isfinite().all(): raise ValueError(
+        "evaluate(): logits are not finite; if the model was trained, try a smaller lr")
+    if logits.min() >= 0 and (logits.sum(1) - 1).abs().max() < 1e-3: raise ValueError(
+        "evaluate(): the model gives probabilities; leave out its softmax, so that it gives logits")
+    confidence, predicted = logits.softmax(1).max(1)
+    return Evaluation(labels, predicted, confidence)
+
 def evaluate(
     model: Callable,  # images in, logits out
     digits: Digits,
@@ -92,15 +105,7 @@ def evaluate(
     check_settings("evaluate", batch_size=batch_size)
     _check_digits("evaluate(): digits", digits)
     _parameters("evaluate", model)
-    with torch.no_grad(), _modes(model, training=False):
-        logits = torch.cat([_logits("evaluate", model, images) for images in digits.images.split(batch_size)])
-    logits, labels = logits.float().cpu(), digits.labels.cpu()  # an accelerator is waited for here alone
-    if not logits.isfinite().all(): raise ValueError(
-        "evaluate(): logits are not finite; if the model was trained, try a smaller lr")
-    if logits.min() >= 0 and (logits.sum(1) - 1).abs().max() < 1e-3: raise ValueError(
-        "evaluate(): the model gives probabilities; leave out its softmax, so that it gives logits")
-    confidence, predicted = logits.softmax(1).max(1)
-    return Evaluation(labels, predicted, confidence)
+    return _judged(_answers("evaluate", model, digits, batch_size), digits.labels)
 
 # %% ../nbs/tools/training.ipynb #46d02441
 def minibatches(n: int, batch_size: int, generator: torch.Generator, device=None) -> Iterator[Int64[Tensor, "b"]]:
@@ -133,6 +138,7 @@ def _threads_for(parameters: list[Tensor]) -> Iterator[None]:
 class History:
     "What happened while `fit` ran: one entry an epoch in each list."
     train_loss: list[float] = field(default_factory=list)  # mean over the images of the epoch, while it learned
+    valid_loss: list[float] = field(default_factory=list)  # the same loss of the validation images, after the epoch
     valid_accuracy: list[float] = field(default_factory=list)  # correct over total, 0 to 1
     seconds: float = 0.0  # for learning alone, without measuring
 
@@ -184,7 +190,9 @@ def fit(
                 mean_loss, seconds = total.item()/len(train), time.perf_counter() - start
                 if not math.isfinite(mean_loss):
                     raise ValueError(f"fit(): the loss became {mean_loss}; try a smaller lr")
-                history.valid_accuracy.append(evaluate(model, valid).accuracy)
+                logits = _answers("fit", model, valid, 1000)
+                history.valid_accuracy.append(_judged(logits, valid.labels).accuracy)
+                history.valid_loss.append(loss(logits, valid.labels).item())
                 history.train_loss.append(mean_loss)
                 history.seconds += seconds
         except KeyboardInterrupt:

@@ -10,7 +10,7 @@ import torch
 from conftest import LESSONS, read_notebook
 from torch.nn import functional as F
 
-from mnist_scratch.exercise_table import EXERCISES
+from mnist_scratch.exercise_table import EXERCISES, FAULTS
 from mnist_scratch.exercises import check
 
 CELLS = [[(cell["cell_type"], "".join(cell["source"])) for cell in read_notebook(path)["cells"]] for path in LESSONS]
@@ -26,19 +26,16 @@ def defined(blocks: list[str], name: str):
     return scope[name]
 
 
-RIGHT = {name: defined(SOLUTIONS, name) for name in EXERCISES}
+PATIENTS = [name for name in EXERCISES if name.startswith("patient")]
+RIGHT = {name: defined(SOLUTIONS, name) for name in EXERCISES if name not in PATIENTS}
 
 
-@pytest.mark.parametrize("name", EXERCISES)
+@pytest.mark.parametrize("name", RIGHT)
 def test_solutions_pass_and_what_stands_in_the_lesson_does_not(name):
     (lesson,) = [blocks for blocks in CODE if "\n".join(blocks).count(f'check("{name}", {name})') == 1]
     right, starter = check(name, RIGHT[name]), check(name, defined(lesson, name))
     assert right and repr(right) == f"Right: {name} does what it should."
     assert not starter and repr(starter).startswith("Not yet: ")
-
-
-def changed(name, change):
-    return lambda *given: change(RIGHT[name](*given))
 
 
 ALL = Path(__file__).with_name("answers.md").read_text("utf-8")
@@ -52,16 +49,6 @@ ANSWERS = {  # exercise -> words of a hint, and the wrong answer that must get i
                          "how many": lambda n, window, padding, stride: -(-(n - window + 2*padding)//stride) + 1},
     "mean_pool": {"mean of": lambda images: images[..., ::2, ::2], "without": lambda images: F.avg_pool2d(images, 2)},
     "receptive_field": {"between them": lambda layers: 1 + sum(window - 1 for window, _ in layers)},
-    "squared_error": {"shape of the difference": lambda scores, targets: (scores - targets).square().mean(),
-                      "one number": lambda scores, targets: scores.zero_().sum() + targets.zero_().sum()},
-    "sgd_step": {"second step": lambda parameters, lr: torch.optim.SGD(parameters, lr).step(), "move": print},
-    "batches": {"batch_size": lambda n, size, _: torch.randperm(n).split(9), "no tensor": print,
-                "a yield": lambda *_: [1], "indices": lambda n, size, _: torch.randperm(n).split(7),
-                "once": lambda n, size, _: torch.randint(n, (n,)).split(size),
-                "neighbours": lambda n, size, _: torch.arange(n).flip(0).split(size),
-                "same order": lambda n, size, _: RIGHT["batches"](n, size, torch.Generator().manual_seed(0)),
-                "hand it": lambda n, size, _: torch.randperm(n).split(size)},
-    "scores": {"what range": changed("scores", torch.relu)}, "digit_labels": {"Which digit": torch.neg},
 }
 
 
@@ -87,9 +74,19 @@ def test_the_bank_of_answers_gets_the_verdicts_that_it_should(name, capsys):
     assert len(answers) >= 14 and missed == [], "\n".join(missed)
 
 
+@pytest.mark.parametrize("name", PATIENTS)
+def test_a_diagnosis_is_the_one_that_the_clinic_names_and_a_wrong_one_is_told_what_it_would_look_like(name):
+    text = "\n".join(text for _, text in CELLS[[path.stem for path in LESSONS].index("bug_clinic")])
+    part = text.split(f'examine("{name}")')[1].split('examine("')[0].split("## Recap")[0]
+    (fault,) = [fault for fault in FAULTS if re.search(f'`{fault}`|check\\("{name}", "{fault}"\\)', part)]
+    assert check(name, fault) == f"Right: {fault}."
+    for other in FAULTS.keys() - {fault}:
+        verdict = check(name, other)
+        assert not verdict and FAULTS[other] in verdict
+    assert all(fault in check(name, "?") for fault in FAULTS)
+
+
 def test_answers_that_are_right_in_another_way_pass():
-    assert check("scores", changed("scores", lambda scores: scores.log_softmax(1)))
-    assert check("count_parameters", changed("count_parameters", torch.tensor))
-    assert check("squared_error", lambda scores, targets: (scores.squeeze(1).sub_(targets)).square().mean())
+    assert check("count_parameters", lambda sizes: torch.tensor(RIGHT["count_parameters"](sizes)))
     with pytest.raises(ValueError, match="soft_max.*shape_of"):
         check("soft_max", torch.softmax)

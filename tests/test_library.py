@@ -19,7 +19,7 @@ import mnist_scratch
 MODULES = ["checks", "files", "exercise_table", "exercises", "data", "training", "plot", "ledger"]
 MODULES += ["baseline", "linear", "losses", "nets", "resnet", "convnet"]
 SOURCES = {path.stem: path.read_text("utf-8") for path in (ROOT / "mnist_scratch").glob("*.py") if path.stem[0] != "_"}
-WIDGETS = ["descent", "scores", "bend"]
+WIDGETS = ["descent", "scores", "bend", "clinic"]
 HEAVY = {"fastai", "torchvision", "mlxtend", "matplotlib", "pandas"}  # seconds to import; only where they are used
 LIGHT = "checks files data baseline linear losses nets training convnet exercises".split()
 NOT_FOR_THE_LIBRARY = ["fastbook", "nbdev", "jupyter_client", "IPython", "ipywidgets", "nbclient", "notebook", "pytest"]

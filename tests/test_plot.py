@@ -59,12 +59,15 @@ def test_counts_and_surest_mistakes_stand_where_they_belong(n_mistakes):
     (0, None, (9.9, 3.3)), (1, WEIGHTS, (9.9, 4.6)), (2, WEIGHTS[:3], (13.2, 4.6)), (20, None, (13.2, 3.3))])
 def test_what_a_panel_shows_besides(n_epochs, weights, size):
     "A learning curve of two epochs or more, and the first ten weights in colours around zero."
-    history = History([1.0]*n_epochs, [index/20 for index in range(n_epochs)]) if n_epochs else None
+    losses = [index/20 for index in range(n_epochs)]
+    history = History([1.0]*n_epochs, losses, [0.5]*n_epochs) if n_epochs else None
     axes, shape = drawn(panel, EVALUATION, DIGITS, history, weights)
     assert [*size, 80] == shape and len(axes) == 11 + (n_epochs > 1) + 11*(weights is not None)
     for ax in axes[11:12] if n_epochs > 1 else ():
-        assert labels(ax) == ("epoch", "validation accuracy", "learning curve")
-        assert ax.lines[0].get_xydata().tolist() == [[index + 1, index/20] for index in range(n_epochs)]
+        assert labels(ax) == ("epoch", "loss", "learning curve")
+        for line, values, label in zip(ax.lines, ([1.0]*n_epochs, losses), ("training", "validation"), strict=True):
+            assert line.get_xydata().tolist() == [list(point) for point in enumerate(values, 1)]
+            assert line.get_label() == label
     for index, ax in enumerate(axes[-11:-1][:len(weights)] if weights is not None else ()):
         limit = weights[:10].abs().max().item()
         assert picture(ax).equal(weights[index]) and ax.images[0].get_clim() == pytest.approx((-limit, limit))

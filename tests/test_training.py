@@ -48,8 +48,8 @@ MOMENTUM = partial(torch.optim.SGD, momentum=0.9)
 
 
 def by_hand(model, train, valid, epochs, lr, batch_size=256, seed=0, optimizer=torch.optim.SGD, schedule=None):
-    "What `fit` does, written out: the losses and the accuracies of all epochs."
-    descent, losses, accuracies = optimizer(model.parameters(), lr), [], []
+    "What `fit` does, written out: both losses and the accuracies of all epochs."
+    descent, losses, after, accuracies = optimizer(model.parameters(), lr), [], [], []
     scheduler = schedule and schedule(descent, epochs*math.ceil(len(train)/batch_size))
     order = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)  # from which dropout draws
@@ -64,8 +64,13 @@ def by_hand(model, train, valid, epochs, lr, batch_size=256, seed=0, optimizer=t
                 scheduler.step()
             total += loss.item()*len(batch)
         losses.append(total/len(train))
-        accuracies.append(evaluate(model, valid).accuracy)
-    return losses, accuracies
+        getattr(model, "eval", int)()  # a module's
+        with torch.no_grad():
+            logits = model(valid.images.clone())
+        getattr(model, "train", int)()
+        after.append(F.cross_entropy(logits, valid.labels).item())
+        accuracies.append((logits.argmax(1) == valid.labels).float().mean().item())
+    return losses, after, accuracies
 
 
 @pytest.mark.parametrize("make, settings", [
@@ -82,9 +87,10 @@ def test_fit_is_a_loop_written_out_and_leaves_nothing_behind(digits, make, setti
     history = fit(model, digits, valid, loss=cross_entropy, **settings)
     assert torch.random.get_rng_state().equal(chance) and digits.images.equal(images)
     assert all(parameter.grad is None for parameter in model.parameters())
-    losses, accuracies = by_hand(reference, digits, valid, **settings)
+    losses, after, accuracies = by_hand(reference, digits, valid, **settings)
     torch.testing.assert_close(list(model.parameters()), list(reference.parameters()), rtol=1e-4, atol=1e-5)
     assert history.train_loss == pytest.approx(losses, rel=1e-4) and history.valid_accuracy == pytest.approx(accuracies)
+    assert history.valid_loss == pytest.approx(after, rel=1e-3) and len(set(after)) == settings["epochs"]
     assert losses[-1] < losses[0] and isinstance(history.train_loss[0], float)
 
 
