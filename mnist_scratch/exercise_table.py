@@ -34,14 +34,15 @@ FAULTS = {  # of a training run -> what one would see
     "transform on training only": "smallest, mean and largest pixel differ between training and validation images",
     "dead units": "after learning, no gradient is left in the first layer",
     "evaluated in training mode": "asked twice, the net changes many of its answers",
-    "validation images leaked": "nearly every validation image was seen before, in the training images",
+    "validation images leaked": "many validation images were seen before, among the training images",
     "overfitting": "the validation loss falls first and turns around later, and every instrument reads as if healthy",
-    "steps too small": "both losses creep, ten images take long to learn by heart, and the gradients are not zero",
+    "steps too small": "both losses creep and do not flatten, and after learning the gradients are as large as before",
     "gradients not cleared": "the losses swing up and down, and ten images cannot be learned by heart"}
 
 def _patient(fault: str) -> Exercise:
     def diagnosis(said: str) -> Callable:
         def judged() -> int:
+            if said == "?": raise Hint("name one of the faults listed above.")
             if said not in FAULTS: raise Hint(f"name one of these: {', '.join(FAULTS)}.")
             if said != fault: raise Hint(f"with {said}, {FAULTS[said]}. Is it so here?")
             return 0
@@ -184,5 +185,6 @@ EXERCISES = {
         "Draw the pixels as a row: which can the first number of the last layer see? What lies between them?"),
     **{f"patient_{number}": _patient(fault) for number, fault in enumerate((
         "pixels not scaled", "digits missing", "softmax twice", "labels shifted", "transform on training only",
-        "dead units", "images and labels apart", "evaluated in training mode", "validation images leaked"))},
+        "dead units", "images and labels apart", "evaluated in training mode", "validation images leaked",
+        "steps too small"))},
 }
