@@ -1,4 +1,4 @@
-# make run | test | lab | edit | bench | site; PYTHON chooses the interpreter that .venv is made from, 3.10 or newer.
+# make run | test | lab | edit | bench | race | site; PYTHON chooses the interpreter that .venv is made from, 3.10 or newer.
 # FLAGS go to JupyterLab: make lab FLAGS="--no-browser --port 8899"; make lab OUTPUTS=1 shows the committed outputs
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 export PIP_USER := 0
 unexport PIP_TARGET PIP_PREFIX PYTHONPATH PYTHONHOME
 
-.PHONY: run test lab edit bench site
+.PHONY: run test lab edit bench race site
 
 run: $(INSTALLED)  ## execute the whole series and print the ledger
 	$(BIN)/python scripts/run_notebooks.py
@@ -26,6 +26,9 @@ edit: $(INSTALLED)  ## open JupyterLab on the sources
 
 bench: $(INSTALLED)  ## the post's way and ours side by side, with the full MNIST
 	$(BIN)/python benchmarks/bench.py
+
+race: $(INSTALLED)  ## the speed track: `fast` against the public record's recipe, with the full MNIST
+	$(BIN)/python benchmarks/race.py
 
 site: run  ## execute the whole series and make the website from it, in _build/website
 	$(BIN)/python scripts/website.py _build/website

@@ -17,7 +17,7 @@ from torch import distributed, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from mnist_scratch.convnet import RECIPES, built, one_cycle
+from mnist_scratch.convnet import RECIPES, ConvNet, one_cycle
 from mnist_scratch.data import MNIST, load_mnist
 from mnist_scratch.training import evaluate, minibatches
 
@@ -27,7 +27,7 @@ BATCH_SIZE = 256  # of all processes together
 def train(mnist: MNIST, epochs: int, seed: int, exact: bool) -> tuple[nn.Module, float]:
     "The net of the balanced recipe, and seconds of learning; with `exact` nothing depends on how a batch is shared."
     rank, n_processes, device = distributed.get_rank(), distributed.get_world_size(), mnist.train.images.device
-    net = built(RECIPES["balanced"], seed, device)
+    net = ConvNet(RECIPES["balanced"].channels, shift=2, seed=seed, device=device)
     if device.type == "cuda":
         net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
     model = DistributedDataParallel(net).train(not exact)  # in evaluation mode: no shifts, batch norm as it is

@@ -172,17 +172,43 @@ EXERCISES = {
          "That is the last layer only.": lambda sizes: (sizes[-2] + 1)*sizes[-1]}),
     "max_pool": Exercise(lambda images: F.max_pool2d(images, 2), [(_random(3, 6, 8),)],
         "Each output pixel is the largest of its own 2 x 2 block; blocks do not overlap.",
-        {"That is every second pixel. Look at all four of a block.": lambda images: images[:, ::2, ::2]},
+        {"That is every second pixel. Look at all four of a block.": lambda images: images[:, ::2, ::2],
+         "That is the mean of each block. The largest is wanted.": lambda images: F.avg_pool2d(images, 2),
+         "Those four are far apart. The pixels of a block are neighbours.":
+            lambda images: images.unflatten(2, (2, -1)).unflatten(1, (2, -1)).amax((1, 3)),
+         "The blocks overlap. The next begins where the last ended.": lambda images: F.max_pool2d(images, 2, 1)},
         without=("max_pool2d", "MaxPool2d")),
     "conv_output_size": Exercise(lambda size, window, padding, stride: (size + 2*padding - window)//stride + 1,
         [(28, 3, 0, 1), (28, 3, 1, 1), (28, 7, 3, 2), (10, 3, 0, 3), (9, 2, 0, 2)],
-        "At how many places can the window start? The first counts as well, and padding is on both sides."),
+        "At how many places can the window start? The first counts as well, and padding is on both sides.",
+        {"Padding is on both sides.": lambda n, window, padding, stride: (n + padding - window)//stride + 1,
+         "The first counts as well: one more.": lambda n, window, padding, stride: (n + 2*padding - window)//stride,
+         "And the stride?": lambda n, window, padding, stride: n + 2*padding - window + 1,
+         "Only whole places count: the division is rounded down.":
+            lambda n, window, padding, stride: -(-(n + 2*padding - window)//stride) + 1,
+         "Half a place does not count: the division is rounded down.":
+            lambda n, window, padding, stride: (n + 2*padding - window)/stride + 1}),
     "mean_pool": Exercise(lambda pictures: F.avg_pool2d(pictures, 2), [(_random(2, 3, 6, 8),)],
         "Each number is the mean of its own 2 x 2 block, four numbers that no other block has.",
+        {"That is every second number. Look at all four of a block.": lambda pictures: pictures[..., ::2, ::2],
+         "That is the largest of each block.": lambda pictures: F.max_pool2d(pictures, 2),
+         "Those four are far apart. The numbers of a block are neighbours.":
+            lambda pictures: pictures.unflatten(3, (2, -1)).unflatten(2, (2, -1)).mean((2, 4)),
+         "The blocks overlap. The next begins where the last ended.": lambda pictures: F.avg_pool2d(pictures, 2, 1)},
         without=("avg_pool2d", "AvgPool2d")),
     "receptive_field": Exercise(_reach,
         [([(5, 1)],), ([(3, 1), (3, 1)],), ([(2, 2), (3, 1)],), ([(5, 1), (2, 2), (3, 1), (2, 2), (3, 1)],)],
-        "Draw the pixels as a row: which can the first number of the last layer see? What lies between them?"),
+        "Draw the pixels as a row. Which can the first number of the last layer see? Windows overlap, and what lies "
+        "between two of their numbers are strides.",
+        {"And the strides? After a stride of 2, neighbours are two pixels apart.":
+            lambda layers: 1 + sum(window - 1 for window, _ in layers),
+         "A layer's own stride widens the layers after it, not itself.":
+            lambda layers: 1 + (_reach(layers) - 1)*layers[0][1] if len(layers) == 1 else _reach([(1, layers[0][1])] + [
+                (window, later[1]) for (window, _), later in zip(layers, [*layers[1:], (1, 1)])]),
+         "Strides multiply: two of 2 make neighbours four pixels apart.": lambda layers: 1 + sum(
+            (window - 1)*before for (window, _), (_, before) in zip(layers, [(1, 1), *layers])),
+         "A single pixel sees itself: begin with 1.": lambda layers: _reach(layers) - 1,
+         "That is one layer only. Is the return inside the loop, or a + missing?": lambda layers: layers[-1][0]}),
     **{f"patient_{number}": _patient(fault) for number, fault in enumerate((
         "pixels not scaled", "digits missing", "softmax twice", "labels shifted", "transform on training only",
         "dead units", "images and labels apart", "evaluated in training mode", "validation images leaked",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mnist_scratch.baseline import NearestMean, mae_distance, mse_distance, pixel_means
 from mnist_scratch.checks import ShapeError, check_labels, check_settings, described, unchecked
-from mnist_scratch.convnet import ConvNet, shifted, warped
+from mnist_scratch.convnet import ConvNet, shifted
 from mnist_scratch.data import Digits, split_validation
 from mnist_scratch.linear import LinearModel, linear, linear_from_means
 from mnist_scratch.losses import cross_entropy, log_softmax, sigmoid_mse, softmax_mse
@@ -22,14 +22,14 @@ from mnist_scratch.training import Evaluation
 
 IMAGES, MEANS, LABELS, SHARES = torch.rand(20, 28, 28), torch.rand(10, 28, 28), torch.arange(20) % 10, torch.rand(20)
 LOGITS, PIXELS, WEIGHTS, BIASES = torch.randn(20, 10), torch.rand(20, 784), torch.randn(10, 784), torch.randn(10)
-MOVES, MAPS = torch.zeros(20, 2, dtype=torch.int64), torch.eye(2, 3).repeat(20, 1, 1)
+MOVES = torch.zeros(20, 2, dtype=torch.int64)
 # function -> right arguments, and the places of those whose length has to be that of another
 CASES = {
     pixel_means: ((IMAGES, LABELS), (0, 1)), mae_distance: ((IMAGES, MEANS), ()), mse_distance: ((IMAGES, MEANS), ()),
     linear: ((PIXELS, WEIGHTS, BIASES), (1, 2)), linear_from_means: ((MEANS,), ()), log_softmax: ((LOGITS,), ()),
     sigmoid_mse: ((LOGITS, LABELS), (0, 1)), softmax_mse: ((LOGITS, LABELS), (0, 1)),
     cross_entropy: ((LOGITS, LABELS), (0, 1)), split_validation: ((LABELS, 5), ()), show_digits: ((MEANS,), ()),
-    show_weights: ((MEANS,), ()), shifted: ((IMAGES, MOVES, 2), (0, 1)), warped: ((IMAGES, MAPS), (0, 1)),
+    show_weights: ((MEANS,), ()), shifted: ((IMAGES, MOVES, 2), (0, 1)),
     Evaluation: ((LABELS, LABELS.flip(0), SHARES), (0, 1, 2)),
 }
 

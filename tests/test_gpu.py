@@ -9,7 +9,7 @@ import torch
 from conftest import ROOT
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mnist_scratch.convnet import RECIPES, built
+from mnist_scratch.convnet import RECIPES, ConvNet
 from mnist_scratch.data import MNIST, Digits
 from mnist_scratch.linear import LinearModel
 from mnist_scratch.losses import cross_entropy
@@ -71,6 +71,6 @@ def test_two_processes_end_where_one_does_and_without_the_launcher_it_says_how(s
         done = run("-m", *launcher, n, script, "--data", sample_folder, "--exact", "--save", tmp_path / f"{n}.npz")
         assert done.stdout.startswith(b"| %i | 1 | 3,000 x 1 | 1 |" % n) and done.stdout.count(b"\n") == 1, done.stderr
     one, two = (np.load(tmp_path / f"{n}.npz") for n in (1, 2))
-    for name, start in built(RECIPES["balanced"], seed=0).named_parameters():
+    for name, start in ConvNet(RECIPES["balanced"].channels, seed=0).named_parameters():
         moved = np.abs(one[name] - start.detach().numpy()).max()
         assert moved > 0 and np.abs(one[name] - two[name]).max() < 1e-3*moved, name

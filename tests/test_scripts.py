@@ -5,18 +5,22 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 
 import accuracy_floors
+import folds
 import lab
 import nbformat
 import pandas as pd
 import pytest
 import readme_results
 import series
+import torch
 import website
 from conftest import NOTEBOOKS, ROOT, read_notebook
 from run_notebooks import write_page
 
+from mnist_scratch.data import MNIST, Digits
 from mnist_scratch.ledger import COLUMNS
 
 WORKFLOWS = sorted((ROOT / ".github/workflows").iterdir())
@@ -100,16 +104,33 @@ def test_workflows_are_pinned_may_do_no_more_than_they_need_and_name_what_exists
     assert [file for file in files if not (ROOT / file).exists()] == []
 
 
-def test_results_below_their_floors_are_named_and_a_ledger_that_is_empty_or_mixed_is_refused(monkeypatch):
+def test_results_below_their_floors_are_named(monkeypatch):
     rows = {model: [model, "full", 10, floor, 1.0, "cpu"] for model, floor in accuracy_floors.FLOORS.items()}
     monkeypatch.setattr(accuracy_floors, "ledger", lambda: pd.DataFrame(rows.values(), columns=COLUMNS))
     assert accuracy_floors.below() == []
     rows["nearest mean"][3], rows["ResNet18"][1] = 0.79, "sample"
     assert [line.partition(":")[0] for line in accuracy_floors.below()] == ["nearest mean", "ResNet18"]
-    for found in (list(rows.values()), []):
-        monkeypatch.setattr(readme_results, "ledger", lambda: pd.DataFrame(found, columns=COLUMNS))  # noqa: B023
-        with pytest.raises(ValueError, match="ledger.*run_notebooks.py"):
-            readme_results.results()
+
+
+def test_the_readme_shows_the_committed_folds_and_no_others(monkeypatch, tmp_path):
+    monkeypatch.setattr(readme_results, "PICTURE", tmp_path / "results.png")
+    assert readme_results.results() in (ROOT / "README.md").read_text(encoding="utf-8")
+    runs = json.loads(readme_results.FOLDS.read_text(encoding="utf-8"))
+    assert {run["data"] for run in runs} == {"full"} and len({run["machine"] for run in runs}) == 1
+    assert Counter(run["model"] for run in runs) == dict.fromkeys((run["model"] for run in runs), 5)
+
+
+@pytest.mark.parametrize("number", [0, 4])
+def test_a_fold_is_measured_on_a_fifth_that_no_net_of_it_learns_from(number):
+    images = torch.arange(150).float()[:, None, None].expand(150, 28, 28)/150
+    mnist = MNIST(*(Digits(images[part], torch.arange(150)[part] % 10) for part in torch.arange(150).split(50)), "some")
+    parts = [folds.fold(mnist, fold) for fold in range(folds.N_FOLDS)]
+    held_out = [part.valid.images[:, 0, 0] for part in parts]
+    assert torch.cat(held_out).sort().values.equal(mnist.train.images[:, 0, 0]) and [len(one) for one in held_out] == [10]*5
+    learns = parts[number].train.images[:, 0, 0]
+    assert len(learns) == 90 and not torch.isin(learns, held_out[number]).any()
+    assert torch.isin(mnist.valid.images[:, 0, 0], learns).all() and parts[number].test.images.equal(mnist.test.images)
+    assert parts[number].valid.labels.equal((held_out[number]*150).round().long() % 10)
 
 
 def test_website_has_every_page_and_no_broken_link(tmp_path):
@@ -121,8 +142,8 @@ def test_website_has_every_page_and_no_broken_link(tmp_path):
     pages = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.html")}
     links = {page: re.findall(r'<a [^>]*href="([^"]+)"|<img [^>]*src="([^"]+)"', html) for page, html in pages.items()}
     for name, said in (("03_linear_model", "learning rate"), ("04_loss_functions", "true digit"),
-                       ("05_two_layer_net", "unit 2")):
-        (frame,) = re.findall('<iframe sandbox="allow-scripts".*?</iframe>', pages[f"{name}.html"], re.S)
+                       ("05_two_layer_net", "unit 2"), ("06_resnet", "Nine pixels"), ("bug_clinic", "Which instrument")):
+        frame = re.findall('<iframe sandbox="allow-scripts".*?</iframe>', pages[f"{name}.html"], re.S)[0]
         assert said in frame, name
     sources = [*NOTEBOOKS, *(ROOT / "nbs").glob("*.md"), *(ROOT / "benchmarks").rglob("*.md")]
     assert {f"{path.stem}.html" for path in sources} <= set(pages) - {"index.html"} <= dict(links["index.html"]).keys()

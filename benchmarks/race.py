@@ -1,0 +1,94 @@
+"""The speed track: how long until a net reads MNIST, by rules that anybody can follow.
+
+    python benchmarks/race.py              thirty seeds, in turn; appends a row to benchmarks/results/race.md
+    python benchmarks/race.py --seeds 5    fewer
+
+Rules. The clock starts with the 50,000 training images as float tensors on the device and an untrained net, and stops
+when the net has learned; it does not run while the net is measured. Nothing that depends on the images may be prepared
+before. Whoever takes part runs in the same process, one seed after the other in turn, so that a noisy minute hits all
+of them. Seconds are compared as ratios to the public record's recipe. Accuracy is that of the 10,000 validation images,
+compared seed by seed: the mean of the differences, and its standard error. No recipe may be chosen by these seeds.
+Where the processor calculates in bfloat16, `fast` runs a second time in that."""
+import argparse
+import statistics
+import sys
+from pathlib import Path
+
+import torch
+from machine import machine
+from record import FormerNet, RecordNet, train_former, train_record
+
+from mnist_scratch import convnet
+from mnist_scratch.data import MNIST, load_mnist
+from mnist_scratch.training import History
+
+FILE = Path(__file__).parent / "results" / "race.md"
+HEADINGS = "| machine | seeds | recipe | seconds, median | ratio to the record | accuracy | above the former fast |"
+
+
+def supports_bfloat16(device: torch.device) -> bool:
+    "Whether `device` calculates in bfloat16 natively."
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
+
+
+class HalfPrecision(convnet.ConvNet):
+    "Learns in bfloat16, and answers in float32."
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self.training):
+            return super().forward(images).float()
+
+
+def train_in_half(mnist: MNIST, seed: int) -> History:
+    usual, convnet.ConvNet = convnet.ConvNet, HalfPrecision  # `train` builds this one for once
+    try:
+        return convnet.train(mnist, "fast", seed).history
+    finally:
+        convnet.ConvNet = usual
+
+
+def runs_of(mnist: MNIST, seed: int) -> dict[str, History]:
+    device = mnist.train.images.device
+    runs = {
+        "public record": train_record(RecordNet(seed, device), mnist, seed),
+        "former fast": train_former(FormerNet(seed, device), mnist, seed),
+        "fast": convnet.train(mnist, "fast", seed).history,
+    }
+    return runs | ({"fast, in bfloat16": train_in_half(mnist, seed)} if supports_bfloat16(device) else {})
+
+
+def rows(runs: list[dict[str, History]], where: str) -> list[str]:
+    "One line a recipe."
+    lines = []
+    for name in runs[0]:
+        seconds, ratio = (statistics.median(values) for values in zip(*(
+            (run[name].seconds, run[name].seconds / run["public record"].seconds) for run in runs)))
+        accuracy = statistics.mean(run[name].valid_accuracy[-1] for run in runs)
+        gaps = [run[name].valid_accuracy[-1] - run["former fast"].valid_accuracy[-1] for run in runs]
+        error = statistics.stdev(gaps) / len(gaps) ** 0.5
+        lines.append(f"| {where} | {len(runs)} | {name} | {seconds:.2f} | {ratio:.2f} | {accuracy:.4f} | "
+                     f"{statistics.mean(gaps):+.4f} ± {error:.4f} |")
+    return lines
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=30, help="runs of each, from seeds 0, 1, 2 ...; at least 2")
+    arguments, mnist = parser.parse_args(), load_mnist()
+    runs_of(mnist, 0)  # warms up
+    runs = [runs_of(mnist, seed) for seed in range(arguments.seeds)]
+    lines = rows(runs, machine(mnist.train.images.device))
+    if mnist.name == "full":
+        if not FILE.exists():
+            FILE.write_text(f"# The speed track\n\nRules: `benchmarks/race.py`. CUDA: not measured yet.\n\n{HEADINGS}\n"
+                            "| --- | ---: | --- | ---: | ---: | ---: | ---: |\n", encoding="utf-8")
+        with FILE.open("a", encoding="utf-8") as file:
+            file.write("\n".join(lines) + "\n")
+    print("\n".join(lines))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
