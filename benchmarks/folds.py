@@ -1,9 +1,9 @@
 """How good the models are, on images on which no choice was ever measured: five folds of the 50,000 training images.
 
 One net a fold: it learns from the other four folds and the validation images, 50,000 in all, and is measured once on
-the fold that it did not see. The seed is the number of the fold. Beside it stands the accuracy on the official test images,
-which were looked at while recipes were still changing. Results go to benchmarks/results/folds.json after each run, and
-runs that are there already are skipped: stop it when you like, call it again, and it goes on.
+the fold that it did not see. The seed is the number of the fold. Beside it stands the accuracy on the official test
+images, which were looked at while recipes were still changing. Results go to benchmarks/results/folds.json after each
+run, and runs that are there already are skipped: stop it when you like, call it again, and it goes on.
 
     python benchmarks/folds.py                       everything
     python benchmarks/folds.py --only fast public    some of it, by name

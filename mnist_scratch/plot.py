@@ -43,7 +43,7 @@ def widget(name: str, text: str, data: Mapping) -> Widget:
     safe = json.dumps(data).replace("</", "<\\/")  # nothing in the data ends the script
     head = f'<!doctype html><meta charset="utf-8"><style>{style}</style>'
     page = f"{head}<body><script>const data = {safe};\n{script}</script>"
-    return Widget('<iframe sandbox="allow-scripts" style="width: 100%; max-width: 600px; height: 24rem; border: 0" '
+    return Widget('<iframe sandbox="allow-scripts" style="width: 100%; max-width: 600px; height: 30rem; border: 0" '
                   f'title="{escape(text)}" srcdoc="{escape(page)}"></iframe>')
 
 def show_widget(name: str, figure, text: str, **data) -> Widget | None:

@@ -1,9 +1,10 @@
 """The figures that the series claims, each calculated again: a test fails where the code under a figure is wrong."""
 import pytest
 import torch
+from torch import nn
 
 from mnist_scratch.baseline import NearestMean, mae_distance, mse_distance, pixel_means
-from mnist_scratch.convnet import PIXEL_MEAN, PIXEL_STD, train
+from mnist_scratch.convnet import PIXEL_MEAN, PIXEL_STD, RandomShift, train
 from mnist_scratch.data import Digits, load_mnist
 from mnist_scratch.linear import LinearModel, linear_from_means
 from mnist_scratch.losses import compare, cross_entropy, sigmoid_mse, softmax_mse
@@ -75,14 +76,15 @@ def test_in_fair_shoes_softmax_with_squares_beats_cross_entropy_in_each_of_five_
         assert compare(*right).z > 2.5
 
 
-def test_a_thousand_images_are_learned_by_heart_and_the_validation_loss_turns_around(mnist):
-    few, net, losses = Digits(*mnist.train[::50]), TwoLayerNet(), []
-    for epoch in range(100):
-        fit(net, few, mnist.valid, loss=cross_entropy, epochs=1, lr=1.0, batch_size=64, seed=epoch)
-        with torch.no_grad():
-            losses.append(cross_entropy(net(mnist.valid.images), mnist.valid.labels).item())
-    assert 10 < losses.index(min(losses)) < 25 and losses[-1] > 1.15*min(losses)
+def test_a_thousand_images_are_learned_by_heart_the_validation_loss_turns_around_and_moved_images_cure_it(mnist):
+    few, net, settings = Digits(*mnist.train[::50]), TwoLayerNet(), {"loss": cross_entropy, "epochs": 200, "lr": 1.0}
+    losses = fit(net, few, mnist.valid, batch_size=64, **settings).valid_loss
+    assert 10 < losses.index(min(losses)) < 40 and losses[-1] > 1.2*min(losses)
     assert evaluate(net, few).accuracy == 1 and 0.86 < evaluate(net, mnist.valid).accuracy < 0.9
+    torch.manual_seed(0)
+    layers = [RandomShift(2), nn.Flatten(), nn.Linear(784, 64), nn.Sigmoid(), nn.Linear(64, 10)]
+    history = fit(nn.Sequential(*layers), few, mnist.valid, batch_size=64, **settings)
+    assert history.valid_loss[-1] < 0.3 and history.valid_accuracy[-1] > 0.91
 
 
 def test_a_large_start_made_squared_errors_slow_two_layers_pass_95_and_the_fast_recipe_98_in_a_hundred(mnist):
@@ -91,7 +93,7 @@ def test_a_large_start_made_squared_errors_slow_two_layers_pass_95_and_the_fast_
     history = fit(TwoLayerNet(), mnist.train, mnist.valid, loss=cross_entropy, epochs=10, lr=1.0)
     assert 0.945 < history.valid_accuracy[-1] < 0.97 and history.train_loss[0] < 1.2
     net = train(mnist, "fast")
-    assert evaluate(net, mnist.valid).accuracy > 0.985 and sum(p.numel() for p in net.parameters()) == 21_714
+    assert evaluate(net, mnist.valid).accuracy > 0.985 and sum(p.numel() for p in net.parameters()) == 29_514
 
 
 def test_pixels_and_the_loss_of_a_model_that_knows_nothing_which_is_the_logarithm_of_ten(mnist):

@@ -1,7 +1,7 @@
 // A patient: its losses, and a button for each instrument. `data` holds `losses`, of which each has the name of a curve
 // and one number an epoch, and `readings`: the name of an instrument, what it says of the patient, and of a healthy run.
 // What an instrument says is a text, or ten images in one row with their labels.
-const WIDTH = 540, HEIGHT = 200, COLOURS = ["#d95f02", "#d95f02", "#222", "#222"], DASHES = ["", "7 4", "", "7 4"];
+const WIDTH = 540, HEIGHT = 214, COLOURS = ["#d95f02", "#d95f02", "#222", "#222"], DASHES = ["", "7 4", "", "7 4"];
 document.body.innerHTML = `
   <style>
     svg, img { width: 100%; display: block; }
@@ -22,11 +22,11 @@ const highest = Math.min(4, Math.max(...data.losses.flatMap(([, values]) => valu
 const x = epoch => 30 + (WIDTH - 40)*epoch/(data.losses[0][1].length - 1), y = loss => 170*(1 - Math.min(loss/highest, 1)) + 8;
 document.querySelector("svg").innerHTML =
   `<path d="M 30 8 V 178 H ${WIDTH - 10}" fill="none" stroke="#888"/><text x="0" y="14">${highest.toFixed(1)}</text>
-   <text x="14" y="182">0</text><text x="${WIDTH - 55}" y="195">epochs</text>` +
+   <text x="14" y="182">0</text><text x="${WIDTH - 55}" y="194">epochs</text>` +
   data.losses.map(([name, values], i) =>
     `<polyline fill="none" stroke="${COLOURS[i]}" stroke-width="${i < 2 ? 2.5 : 1}" stroke-dasharray="${DASHES[i]}"
       points="${values.map((loss, epoch) => `${x(epoch)},${y(loss)}`).join(" ")}"/>
-     <text x="${45 + 125*i}" y="195" fill="${COLOURS[i]}">${DASHES[i] ? "- -" : "—"} ${name}</text>`).join("");
+     <text x="${45 + 240*(i % 2)}" y="${194 + 15*Math.floor(i/2)}" fill="${COLOURS[i]}">${DASHES[i] ? "- -" : "—"} ${name}</text>`).join("");
 
 const shown = said => typeof said === "string" ? said :
   `<img alt="ten images" src="${said.row}"><div class="labels">${said.labels.map(label => `<span>${label}</span>`).join("")}</div>`;
