@@ -1,4 +1,4 @@
-"""How good the models are, on images on which no choice was ever measured: five folds of the 50,000 training images.
+"""How good the models are, on images by which no choice was made: five folds of the 50,000 training images.
 
 One net a fold: it learns from the other four folds and the validation images, 50,000 in all, and is measured once on
 the fold that it did not see. The seed is the number of the fold. Beside it stands the accuracy on the official test
@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from machine import machine
 from record import RecordNet, train_record
 
@@ -101,14 +102,15 @@ def saved() -> list[dict]:
 
 
 def save(fresh: list[dict]):
-    "Add runs in the order of MODELS, in place of those of the same model and fold; the file is never half-written."
+    "Add runs in the order of MODELS; the file is never half-written, and two processes may measure at once."
     new = {(one["model"], one["fold"]) for one in fresh}
-    runs = [one for one in saved() if (one["model"], one["fold"]) not in new] + fresh
     order = [way for name in MODELS for way in (name, f"{name}, nine looks")]
-    runs.sort(key=lambda one: (order.index(one["model"]), one["fold"]))
-    beside = FILE.with_suffix(f".{os.getpid()}")
-    beside.write_text("[\n" + ",\n".join(map(json.dumps, runs)) + "\n]\n", encoding="utf-8")
-    os.replace(beside, FILE)
+    with FileLock(f"{FILE}.lock"):
+        runs = [one for one in saved() if (one["model"], one["fold"]) not in new] + fresh
+        runs.sort(key=lambda one: (order.index(one["model"]), one["fold"]))
+        beside = FILE.with_suffix(f".{os.getpid()}")
+        beside.write_text("[\n" + ",\n".join(map(json.dumps, runs)) + "\n]\n", encoding="utf-8")
+        os.replace(beside, FILE)
 
 
 def main() -> int:

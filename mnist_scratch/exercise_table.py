@@ -6,6 +6,7 @@
 __all__ = ['FAULTS', 'EXERCISES', 'Hint', 'Exercise']
 
 # %% ../nbs/tools/exercise_table.ipynb #e7ab1e02
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -203,8 +204,8 @@ EXERCISES = {
         {"And the strides? After a stride of 2, neighbours are two pixels apart.":
             lambda layers: 1 + sum(window - 1 for window, _ in layers),
          "A layer's own stride widens the layers after it, not itself.":
-            lambda layers: 1 + (_reach(layers) - 1)*layers[0][1] if len(layers) == 1 else _reach([(1, layers[0][1])] + [
-                (window, later[1]) for (window, _), later in zip(layers, [*layers[1:], (1, 1)])]),
+            lambda layers: 1 + sum((window - 1)*math.prod(stride for _, stride in layers[:number])
+                                   for number, (window, _) in enumerate(layers, 1)),
          "Strides multiply: two of 2 make neighbours four pixels apart.": lambda layers: 1 + sum(
             (window - 1)*before for (window, _), (_, before) in zip(layers, [(1, 1), *layers])),
          "A single pixel sees itself: begin with 1.": lambda layers: _reach(layers) - 1,

@@ -7,7 +7,6 @@ document.body.innerHTML = `
     svg, img { width: 100%; display: block; }
     img { image-rendering: pixelated; }
     text { font-size: 12px; }
-    button { font: inherit; margin: 2px; padding: 2px 10px; cursor: pointer; }
     table { border-collapse: collapse; margin-top: 8px; width: 100%; table-layout: fixed; }
     th, td { text-align: left; vertical-align: top; padding: 2px 10px 2px 0; font-weight: normal; white-space: pre-line; }
     th:first-child { width: 7.5em; }

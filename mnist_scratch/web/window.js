@@ -8,7 +8,6 @@ document.body.innerHTML = `
     #digit { cursor: crosshair; touch-action: none; }
     #weights { display: grid; grid-template-columns: repeat(3, 4.2em); gap: 4px; margin: 8px 0; }
     #weights input { font: inherit; min-width: 0; }
-    button { font: inherit; margin-right: 4px; padding: 2px 10px; cursor: pointer; }
     #below { display: flex; gap: 20px; align-items: center; flex-wrap: wrap; }
   </style>
   <div id="pictures">
