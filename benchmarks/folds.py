@@ -9,8 +9,6 @@ run, and runs that are there already are skipped: stop it when you like, call it
     python benchmarks/folds.py --only fast public    some of it, by name
     python benchmarks/folds.py --again               run also what is saved already, and replace it"""
 import argparse
-import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -18,9 +16,9 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 from machine import machine
 from record import RecordNet, train_record
+from runs import save, saved
 
 from mnist_scratch.baseline import NearestMean
 from mnist_scratch.convnet import nine_looks, train
@@ -83,6 +81,7 @@ MODELS = {
     "ResNet18": resnet,
 }
 LOOKS_NINE_TIMES = "convolutional net, accurate"  # whose answers are also averaged over nine moves, in a row of its own
+ORDER = [way for name in MODELS for way in (name, f"{name}, nine looks")]
 
 
 def run(name: str, number: int, mnist: MNIST) -> list[dict]:
@@ -97,33 +96,17 @@ def run(name: str, number: int, mnist: MNIST) -> list[dict]:
              "machine": machine(mnist.train.images.device)} for way, answer in ways.items()]
 
 
-def saved() -> list[dict]:
-    return json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else []
-
-
-def save(fresh: list[dict]):
-    "Add runs in the order of MODELS; the file is never half-written, and two processes may measure at once."
-    new = {(one["model"], one["fold"]) for one in fresh}
-    order = [way for name in MODELS for way in (name, f"{name}, nine looks")]
-    with FileLock(f"{FILE}.lock"):
-        runs = [one for one in saved() if (one["model"], one["fold"]) not in new] + fresh
-        runs.sort(key=lambda one: (order.index(one["model"]), one["fold"]))
-        beside = FILE.with_suffix(f".{os.getpid()}")
-        beside.write_text("[\n" + ",\n".join(map(json.dumps, runs)) + "\n]\n", encoding="utf-8")
-        os.replace(beside, FILE)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=MODELS, default=list(MODELS), metavar="NAME")
     parser.add_argument("--again", action="store_true", help="run also what is saved already, and replace it")
     arguments, mnist = parser.parse_args(), load_mnist()
-    done = set() if arguments.again else {(one["model"], one["fold"]) for one in saved()}
+    done = set() if arguments.again else {(one["model"], one["fold"]) for one in saved(FILE)}
     for name in arguments.only:
         for number in range(N_FOLDS):
             if (name, number) not in done:
                 results = run(name, number, mnist)
-                save(results)
+                save(FILE, results, "fold", ORDER)
                 first = results[0]
                 print(f"{name}, fold {number}: {first['accuracy']:.4f} in {first['seconds']:.1f} s", flush=True)
     return 0

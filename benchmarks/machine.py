@@ -10,6 +10,5 @@ def machine(device: torch.device | str = "cpu") -> str:
     device = torch.device(device)
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return (f"{platform.machine()} {device.type}, {torch.get_num_threads()} threads of {cores} cores, "
+    return (f"{platform.machine()} {device.type}, {torch.get_num_threads()} threads of {os.cpu_count()} cores, "
             f"{torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}")

@@ -127,7 +127,8 @@ RECIPES = {
                        dropout=0.2),
 }
 
-def train(mnist: MNIST, recipe: str | Recipe = "fast", seed: int = 0) -> ConvNet:
+def train(mnist: MNIST, recipe: str | Recipe = "fast", seed: int = 0,
+          progress: Callable = iter) -> ConvNet:  # is given the epochs
     "A trained net in use, with its `history`; the seed decides all chance."
     chosen = RECIPES.get(recipe) if isinstance(recipe, str) else recipe
     if chosen is None: raise ValueError(
@@ -136,7 +137,7 @@ def train(mnist: MNIST, recipe: str | Recipe = "fast", seed: int = 0) -> ConvNet
                   mnist.train.images.device)
     net.history = fit(
         net, mnist.train, mnist.valid, epochs=chosen.epochs, lr=chosen.lr, seed=seed,
-        batch_size=chosen.batch_size, schedule=one_cycle,
+        batch_size=chosen.batch_size, schedule=one_cycle, progress=progress,
         loss=partial(F.cross_entropy, label_smoothing=chosen.smoothing),
         optimizer=partial(torch.optim.AdamW, weight_decay=chosen.weight_decay,
                           fused=True))  # the same steps, sooner

@@ -24,7 +24,6 @@ class Exercise(NamedTuple):
     without: tuple[str, ...] = ()  # names that the answer should not use
     adapt: Callable = lambda answer: answer  # makes of the answer a function with a result that can be compared
 
-
 # %% ../nbs/tools/exercise_table.ipynb #56c147f1
 FAULTS = {  # of a training run -> what one would see
     "pixels not scaled": "the first loss is far above ln 10, and the largest pixel is far above 1",
@@ -56,6 +55,13 @@ def _random(*shape: int, seed: int = 0) -> Tensor:
 
 def _per_digit(statistic: Callable) -> Callable:
     return lambda images, labels: torch.stack([statistic(images[labels == digit]) for digit in range(10)])
+
+def _mean_place(image: Tensor) -> tuple:
+    return tuple((image.sum(1 - axis)*torch.arange(side)).sum()/image.sum() for axis, side in enumerate(image.shape))
+
+def _box(image: Tensor) -> tuple:
+    places = image.nonzero()
+    return tuple(int(end) for axis in (0, 1) for end in places[:, axis].aminmax())
 
 def _reach(layers: list[tuple[int, int]]) -> int:
     reach, step = 1, 1
@@ -210,6 +216,31 @@ EXERCISES = {
             (window - 1)*before for (window, _), (_, before) in zip(layers, [(1, 1), *layers])),
          "A single pixel sees itself: begin with 1.": lambda layers: _reach(layers) - 1,
          "That is one layer only. Is the return inside the loop, or a + missing?": lambda layers: layers[-1][0]}),
+    "centre_of_mass": Exercise(_mean_place, [(F.pad((_random(5, 7) - 0.4).relu(), (4, 1, 2, 0)),)],
+        "A mean of row numbers, each as often as its row has ink; then the same of the columns.",
+        {"First the row, then the column.": lambda image: _mean_place(image)[::-1],
+         "That is the middle of the box. Where is the ink in it?": lambda image: tuple(
+            (low + high)/2 for low, high in (_box(image)[:2], _box(image)[2:])),
+         "Every pixel with ink counts the same there. Weigh it by how much it has.":
+            lambda image: tuple(image.nonzero().float().mean(0)),
+         "That is the middle of the picture, wherever the ink lies.":
+            lambda image: tuple((side - 1)/2 for side in image.shape),
+         "That is the darkest pixel.": lambda image: divmod(int(image.argmax()), image.shape[1]),
+         "sum(1) adds up along a row, so it has one number for each row.": lambda image: tuple(
+            (image.sum(axis)*torch.arange(side)).sum()/image.sum() for axis, side in enumerate(image.shape[::-1])),
+         "Divide by all the ink, not by how many pixels or rows there are.": lambda image: tuple(
+            place*image.sum()/image.numel() for place in _mean_place(image))}),
+    "bounding_box": Exercise(_box, [(F.pad(_random(5, 7) + 0.01, (4, 1, 2, 3)),), (torch.eye(6)[1:4],)],
+        "The first and the last row that have any ink, then the first and the last column.",
+        {"The last row and column that have ink, not the ones after them.":
+            lambda image: tuple(end + place % 2 for place, end in enumerate(_box(image))),
+         "Rows first, then columns.": lambda image: (*_box(image)[2:], *_box(image)[:2]),
+         "In the order: first row, last row, first column, last column.":
+            lambda image: tuple(_box(image)[place] for place in (0, 2, 1, 3)),
+         "Those are how many rows and columns, where the last ones are asked for.": lambda image: (
+            (box := _box(image))[0], box[1] - box[0] + 1, box[2], box[3] - box[2] + 1),
+         "That is the whole picture. Which rows have any ink?":
+            lambda image: (0, image.shape[0] - 1, 0, image.shape[1] - 1)}),
     **{f"patient_{number}": _patient(fault) for number, fault in enumerate((
         "pixels not scaled", "digits missing", "softmax twice", "labels shifted", "transform on training only",
         "dead units", "images and labels apart", "evaluated in training mode", "validation images leaked",

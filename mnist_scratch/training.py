@@ -165,6 +165,7 @@ def fit(
     batch_size: int = 256, seed: int = 0,  # the seed decides the order of the images, and dropout
     optimizer: Callable = torch.optim.SGD,  # called with the parameters and lr
     schedule: Callable | None = None,  # (optimizer, number of steps) -> a torch learning-rate scheduler
+    progress: Callable = iter,  # is given the epochs, such as fastprogress.progress_bar
 ) -> History:
     "Train `model` by mini-batch gradient descent. An interrupt ends it cleanly; what cannot work is a `ValueError`."
     check_settings("fit", epochs=epochs, batch_size=batch_size, lr=lr)
@@ -177,7 +178,7 @@ def fit(
         descent.zero_grad()  # of what was calculated before
         scheduler = schedule(descent, epochs*math.ceil(len(train)/batch_size)) if schedule else None
         try:
-            for _ in range(epochs):
+            for _ in progress(range(epochs)):
                 start, total = time.perf_counter(), torch.zeros((), device=device)
                 with unchecked():
                     for batch in minibatches(len(train), batch_size, generator, device):

@@ -22,8 +22,7 @@ def models() -> list[dict]:
     for name, group in groupby(runs, key=lambda run: run["model"]):
         own = list(group)
         accuracies = [run["accuracy"] for run in own]
-        label = name if len(own) == 5 else f"{name} ({len(own)} folds of five)"
-        found.append({"name": label, "parameters": own[0]["parameters"], "accuracy": statistics.mean(accuracies),
+        found.append({"name": name, "parameters": own[0]["parameters"], "accuracy": statistics.mean(accuracies),
                       "error": statistics.stdev(accuracies) / len(own) ** 0.5, "machine": own[0]["machine"],
                       "test": statistics.mean(run["test_accuracy"] for run in own),
                       "seconds": statistics.median(run["seconds"] for run in own)})
@@ -36,7 +35,7 @@ def draw(rows: list[dict]):
     for row in rows:
         missed = 1 - row["accuracy"]
         ax.errorbar(row["seconds"], missed, yerr=2 * row["error"], fmt="o", capsize=3, color="tab:blue")
-        name = row["name"].replace("convolutional net, ", "").partition(" (")[0]
+        name = row["name"].replace("convolutional net, ", "")
         ax.annotate(name, (row["seconds"], missed), xytext=(8, 4), textcoords="offset points", fontsize=9)
     ax.set(xscale="log", yscale="log", xlabel="seconds of learning on a CPU", ylabel="share of images missed")
     ax.set_yticks([0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2], ["0.3 %", "0.5 %", "1 %", "2 %", "5 %", "10 %", "20 %"])
@@ -67,7 +66,8 @@ def results() -> str:
 
 def with_minutes(readme: str) -> str:
     "The README with the last column of the table of lessons filled in, for the lessons that were executed."
-    seconds = json.loads((BUILD / "seconds.json").read_text(encoding="utf-8"))
+    times = BUILD / "seconds.json"
+    seconds = json.loads(times.read_text(encoding="utf-8")) if times.exists() else {}
 
     def fill(row: re.Match) -> str:
         if row["name"] not in seconds:

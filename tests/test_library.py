@@ -18,10 +18,12 @@ import mnist_scratch
 
 MODULES = ["checks", "files", "exercise_table", "exercises", "data", "training", "plot", "ledger"]
 MODULES += ["baseline", "linear", "losses", "nets", "resnet", "convnet"]
+MODULES += ["pictures", "digits", "pad", "cli"]
+IN_A_NOTEBOOK = {"pad"}  # modules that need what settings.ini lists under notebooks
 SOURCES = {path.stem: path.read_text("utf-8") for path in (ROOT / "mnist_scratch").glob("*.py") if path.stem[0] != "_"}
-WIDGETS = ["descent", "scores", "bend", "clinic"]
-HEAVY = {"fastai", "torchvision", "mlxtend", "matplotlib", "pandas"}  # seconds to import; only where they are used
-LIGHT = "checks files data baseline linear losses nets training convnet exercises".split()
+WIDGETS = ["descent", "scores", "bend", "clinic", "window", "pad", "pad_notebook"]
+HEAVY = {"fastai", "torchvision", "mlxtend", "matplotlib", "pandas", "sklearn"}  # slow to import
+LIGHT = "checks files data baseline linear losses nets training convnet exercises pictures digits cli".split()
 NOT_FOR_THE_LIBRARY = ["fastbook", "nbdev", "jupyter_client", "IPython", "ipywidgets", "nbclient", "notebook", "pytest"]
 (SETTINGS := ConfigParser()).read(ROOT / "settings.ini", encoding="utf-8")
 RUNTIME = [Requirement(line) for line in SETTINGS["dependencies"]["runtime"].split()]
@@ -35,7 +37,7 @@ def run(*command, **options) -> str:
 
 def test_every_module_is_listed_and_short():
     sizes = {name: len(source.splitlines()) for name, source in SOURCES.items()}
-    assert set(sizes) == set(MODULES) and sum(sizes.values()) <= 1_620 and max(sizes.values()) < 220, sizes
+    assert set(sizes) == set(MODULES) and sum(sizes.values()) <= 2_200 and max(sizes.values()) < 250, sizes
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -45,6 +47,7 @@ def test_module_imports_what_is_before_it_or_declared(name):
     plain = {part.name.split(".")[0] for node in nodes if isinstance(node, ast.Import) for part in node.names}
     assert {module for level, module in froms if level} <= set(MODULES[: MODULES.index(name)])
     declared = {requirement.name.replace("pillow", "PIL") for requirement in RUNTIME} | sys.stdlib_module_names
+    declared |= {"anywidget", "traitlets"} if name in IN_A_NOTEBOOK else set()
     assert plain | {module for level, module in froms if not level} <= declared - {"__future__"}
 
 
@@ -66,7 +69,7 @@ def test_sdist_holds_the_notebooks_and_its_wheel_learns_and_predicts_without_our
         (metadata,) = (email.message_from_bytes(archive.read(name)) for name in names if name.endswith("METADATA"))
         archive.extractall(tmp_path)
     inside = [f"{name}.py" for name in MODULES] + [f"web/{name}.js" for name in WIDGETS]
-    inside += ["py.typed", "web/widget.css"]
+    inside += ["py.typed", "web/widget.css", "web/strokes.json"]
     assert {f"mnist_scratch/{name}" for name in inside} < set(names)
     assert {re.split("[/-]", name)[0] for name in names} == {"mnist_scratch"} and "licenses/LICENSE" in " ".join(names)
     facts = {"Name": "mnist_scratch", "Version": mnist_scratch.__version__, "License-Expression": "Apache-2.0",

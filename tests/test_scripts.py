@@ -117,8 +117,16 @@ def test_the_readme_shows_the_committed_folds_and_no_others(monkeypatch, tmp_pat
     assert readme_results.results() in (ROOT / "README.md").read_text(encoding="utf-8")
     runs = json.loads(readme_results.FOLDS.read_text(encoding="utf-8"))
     assert {run["data"] for run in runs} == {"full"} and len({run["machine"] for run in runs}) == 1
-    for model, n_folds in Counter(run["model"] for run in runs).items():
-        assert n_folds == 5 or model == "ResNet18" and n_folds >= 3, model  # whose other folds are still to come
+    assert set(Counter(run["model"] for run in runs).values()) == {5}
+
+
+def test_what_08_says_of_strangers_stands_in_the_committed_results():
+    text = (ROOT / "benchmarks/results/outside.md").read_text(encoding="utf-8")
+    means = {name: list(map(float, re.findall(r"\| ([\d.]+) \(", row)))
+             for name, row in re.findall(r"^\| ([\w -]+) (\|.*)$", text, re.M) if "(" in row}
+    assert len(means) == 5 and all(resized < prepared < own for own, resized, prepared in means.values())
+    own, resized, prepared = means["balanced"]
+    assert own > 0.99 and resized < 0.7 and prepared >= 0.93
 
 
 @pytest.mark.parametrize("number", [0, 4])
