@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from . import autograd
+
 class Hint(Exception): "What is not right yet, in words for the reader."
 
 class Exercise(NamedTuple):
@@ -62,6 +64,36 @@ def _mean_place(image: Tensor) -> tuple:
 def _box(image: Tensor) -> tuple:
     places = image.nonzero()
     return tuple(int(end) for axis in (0, 1) for end in places[:, axis].aminmax())
+
+def _going_back(answer: Callable) -> Callable:
+    "The values and all gradients of an operation on tensors of our own, in one row."
+    def values_and_gradients(*inputs: Tensor) -> Tensor:
+        own = [autograd.Tensor(one) for one in inputs]
+        made = answer(*own)
+        if not isinstance(made, autograd.Tensor): raise Hint("it should give a Tensor of our own. See `result`.")
+        (made*torch.arange(1.0, made.data.numel() + 1).view(made.shape)).sum().backward()
+        missing = [one for one in own if one.grad is None]
+        if missing: raise Hint("no gradient came back to an input. Does it have its edge, a pair of input and rule?")
+        return torch.cat([made.data.flatten(), *(one.grad.flatten() for one in own)])
+    return values_and_gradients
+
+def _operation(value: Callable, *rules: Callable) -> Callable:
+    "What `_going_back` gives for an operation with these rules of gradient and inputs."
+    return _going_back(lambda *own: autograd.result(value(*(one.data for one in own)), *(
+        (one, lambda g, rule=rule: rule(g, *(other.data for other in own))) for one, rule in zip(own, rules))))
+
+def _collect(pairs: list[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    gradients = {}
+    for name, more in pairs: gradients[name] = gradients[name] + more if name in gradients else more
+    return gradients
+
+def _collected(answer: Callable) -> Callable:
+    def row(given: Tensor) -> Tensor:
+        pairs = [("a", given), ("b", given), ("a", 10*given), ("b", 100*given)]
+        made = answer(pairs)
+        if not isinstance(made, dict) or set(made) != {"a", "b"}: raise Hint("a dict of a name and its gradient.")
+        return torch.cat([made["a"], made["b"], given])  # and what was handed over
+    return row
 
 def _reach(layers: list[tuple[int, int]]) -> int:
     reach, step = 1, 1
@@ -241,6 +273,37 @@ EXERCISES = {
             (box := _box(image))[0], box[1] - box[0] + 1, box[2], box[3] - box[2] + 1),
          "That is the whole picture. Which rows have any ink?":
             lambda image: (0, image.shape[0] - 1, 0, image.shape[1] - 1)}),
+    "tanh": Exercise(_operation(torch.tanh, lambda g, x: g*(1 - x.tanh()**2)), [(4*_random(2, 3) - 2,)],
+        "The value of data.tanh(), and one edge, whose rule gives g times (1 - the value squared).",
+        {"The rule has to multiply by what comes back, g.": _operation(torch.tanh, lambda g, x: 1 - x.tanh()**2),
+         "The square of the value, of tanh(x), not of x.": _operation(torch.tanh, lambda g, x: g*(1 - x**2)),
+         "One *minus* its square.": _operation(torch.tanh, lambda g, x: g*(1 + x.tanh()**2)),
+         "That is the slope of the sigmoid.": _operation(torch.tanh, lambda g, x: g*x.tanh()*(1 - x.tanh())),
+         "The slope is one minus the *square* of the value.": _operation(torch.tanh, lambda g, x: g*(1 - x.tanh())),
+         "It hands the gradient on as it is. How steep is tanh?": _operation(torch.tanh, lambda g, x: g)},
+        adapt=_going_back),
+    "maximum": Exercise(_operation(torch.maximum, lambda g, x, y: g*(x >= y), lambda g, x, y: g*(x < y)),
+        [(_random(2, 3), _random(2, 3, seed=1)), (torch.arange(4.0), torch.tensor([3.0, 1.0, 1.0, 3.0]))],
+        "Two edges. The gradient goes to the one that won, place by place, and 0 to the other.",
+        {"Where they are equal, only the first shall get the gradient, not both.":
+            _operation(torch.maximum, lambda g, x, y: g*(x >= y), lambda g, x, y: g*(y >= x)),
+         "Where they are equal, the first shall get the gradient; nobody does.":
+            _operation(torch.maximum, lambda g, x, y: g*(x > y), lambda g, x, y: g*(y > x)),
+         "Where they are equal, the first shall get the gradient, not the second.":
+            _operation(torch.maximum, lambda g, x, y: g*(x > y), lambda g, x, y: g*(x <= y)),
+         "The winner gets the gradient, the other nothing.":
+            _operation(torch.maximum, lambda g, x, y: g, lambda g, x, y: g),
+         "The other way round: the larger one gets it.":
+            _operation(torch.maximum, lambda g, x, y: g*(x < y), lambda g, x, y: g*(x >= y)),
+         "That is the smaller one.": _operation(torch.minimum, lambda g, x, y: g*(x <= y), lambda g, x, y: g*(x > y))},
+        adapt=_going_back),
+    "collect": Exercise(_collected(_collect), [(torch.tensor([1.0, 2.0]),)],
+        "For each name, the sum of all its gradients, in a new tensor; what is in the list stays as it is.",
+        {"A gradient in the list was changed, and both names had been given that very one. += writes into it.":
+            lambda given: torch.cat([111*given]*3),
+         "The last one replaces the others. They should be added up.":
+            lambda given: torch.cat([10*given, 100*given, given]),
+         "Only the first of each name is there.": lambda given: torch.cat([given]*3)}, adapt=_collected),
     **{f"patient_{number}": _patient(fault) for number, fault in enumerate((
         "pixels not scaled", "digits missing", "softmax twice", "labels shifted", "transform on training only",
         "dead units", "images and labels apart", "evaluated in training mode", "validation images leaked",

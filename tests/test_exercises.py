@@ -10,6 +10,7 @@ import torch
 from conftest import LESSONS, read_notebook
 from torch.nn import functional as F
 
+from mnist_scratch.autograd import result
 from mnist_scratch.exercise_table import EXERCISES, FAULTS
 from mnist_scratch.exercises import check
 
@@ -22,7 +23,8 @@ SOLUTIONS = [block for cells in CELLS for kind, text in cells if kind == "markdo
 def defined(blocks: list[str], name: str):
     "The function `name`, from the one block that defines it."
     (block,) = [block for block in blocks if re.search(rf"^def {name}\(", block, re.M)]
-    exec(block.split("\ncheck(")[0], scope := {**vars(jaxtyping), "torch": torch, "math": math, "Tensor": torch.Tensor})
+    exec(block.split("\ncheck(")[0], scope := {**vars(jaxtyping), "torch": torch, "math": math, "Tensor": torch.Tensor,
+                                           "result": result})
     return scope[name]
 
 
@@ -51,7 +53,7 @@ def test_the_bank_of_answers_gets_the_verdicts_that_it_should(name, capsys):
     for number, (words, source) in enumerate(answers):
         file = f"<answer {number} to {name}>"  # known to linecache, as a cell of a notebook is
         linecache.cache[file] = len(source), None, source.splitlines(keepends=True), file
-        exec(compile(source, file, "exec"), scope := {"torch": torch, "F": F})
+        exec(compile(source, file, "exec"), scope := {"torch": torch, "F": F, "result": result})
         verdict = check(name, scope[name])
         if bool(verdict) != (words == "right") or not (verdict or re.search(words, verdict, re.S)):
             missed.append(f"wanted {words!r}:\n{source}{verdict}\n")

@@ -16,14 +16,14 @@ from packaging.version import Version
 
 import mnist_scratch
 
-MODULES = ["checks", "files", "exercise_table", "exercises", "data", "training", "plot", "ledger"]
+MODULES = ["autograd", "checks", "files", "exercise_table", "exercises", "data", "training", "plot", "ledger"]
 MODULES += ["baseline", "linear", "losses", "nets", "resnet", "convnet"]
 MODULES += ["pictures", "digits", "pad", "cli"]
 IN_A_NOTEBOOK = {"pad"}  # modules that need what settings.ini lists under notebooks
 SOURCES = {path.stem: path.read_text("utf-8") for path in (ROOT / "mnist_scratch").glob("*.py") if path.stem[0] != "_"}
 WIDGETS = ["descent", "scores", "bend", "clinic", "window", "pad", "pad_notebook"]
 HEAVY = {"fastai", "torchvision", "mlxtend", "matplotlib", "pandas", "sklearn"}  # slow to import
-LIGHT = "checks files data baseline linear losses nets training convnet exercises pictures digits cli".split()
+LIGHT = "autograd checks files data baseline linear losses nets training convnet exercises pictures digits cli".split()
 NOT_FOR_THE_LIBRARY = ["fastbook", "nbdev", "jupyter_client", "IPython", "ipywidgets", "nbclient", "notebook", "pytest"]
 (SETTINGS := ConfigParser()).read(ROOT / "settings.ini", encoding="utf-8")
 RUNTIME = [Requirement(line) for line in SETTINGS["dependencies"]["runtime"].split()]
@@ -37,13 +37,15 @@ def run(*command, **options) -> str:
 
 def test_every_module_is_listed_and_short():
     sizes = {name: len(source.splitlines()) for name, source in SOURCES.items()}
-    assert set(sizes) == set(MODULES) and sum(sizes.values()) <= 2_200 and max(sizes.values()) < 250, sizes
+    assert set(sizes) == set(MODULES) and sizes.pop("exercise_table") < 330, sizes  # which is a table
+    assert sum(sizes.values()) <= 2_200 and max(sizes.values()) < 230, sizes
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_module_imports_what_is_before_it_or_declared(name):
     nodes = list(ast.walk(ast.parse(SOURCES[name])))
-    froms = {(node.level, node.module.split(".")[0]) for node in nodes if isinstance(node, ast.ImportFrom)}
+    froms = {(node.level, (node.module or node.names[0].name).split(".")[0])
+             for node in nodes if isinstance(node, ast.ImportFrom)}
     plain = {part.name.split(".")[0] for node in nodes if isinstance(node, ast.Import) for part in node.names}
     assert {module for level, module in froms if level} <= set(MODULES[: MODULES.index(name)])
     declared = {requirement.name.replace("pillow", "PIL") for requirement in RUNTIME} | sys.stdlib_module_names

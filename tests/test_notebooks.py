@@ -22,7 +22,7 @@ DEEPER = ["views_and_strides", "thousand_guessers", "mean_or_median", "three_der
           "optimisers", "parts_by_hand"]
 DESCRIBED = ["01_tensors.ipynb", "02_pixel_baseline.ipynb", "03_linear_model.ipynb", "04_loss_functions.ipynb",
              "05_two_layer_net.ipynb", "06_resnet.ipynb", "07_convnet.ipynb", "08_your_own_digits.ipynb",
-             "bug_clinic.ipynb", "tools/plot.ipynb", "tools/pictures.ipynb", "tools/pad.ipynb",
+             "09_autograd.ipynb", "bug_clinic.ipynb", "tools/plot.ipynb", "tools/pictures.ipynb", "tools/pad.ipynb",
              *(f"deeper/{name}.ipynb" for name in DEEPER)]
 PAGES = [path for part in (".", "nbs", "benchmarks", "tests") for path in (ROOT / part).glob("*.md")]
 
