@@ -4,8 +4,8 @@
     python benchmarks/bench.py linear        one stage, nothing written
 
 Our ways are checked to give what the post's gives, but for the epochs, which start from weights of their own. Seconds
-of the ResNet are those of an epoch, calculated from a few of its batches. The last stage trains the two-layer net
-beside a program that keeps one core busy."""
+of the ResNet are those of an epoch, calculated from a few of its batches. The stage `busy` trains the two-layer net
+beside a program that keeps one core busy; the last ones compare PyTorch's autograd with that of notebook 09."""
 import argparse
 import contextlib
 import functools
@@ -26,6 +26,8 @@ from unittest import mock
 import post
 import torch
 from machine import machine
+from own import OwnConvNet, OwnLayers
+from record import FormerNet
 
 from mnist_scratch.baseline import mse_distance, pixel_means
 from mnist_scratch.data import Digits, load_mnist
@@ -115,6 +117,22 @@ def resnet() -> tuple[Ways, Callable]:
             "ours": lambda: seconds_an_epoch(resnet_learner(mnist), 256, 4)}, lambda results: None
 
 
+def own_autograd(build: Callable, own: Callable) -> tuple[Ways, Callable]:
+    "An epoch of 10,000 images on one thread, gradients by PyTorch and by notebook 09."
+    mnist = quietly(load_mnist, "full", "cpu")
+    few = Digits(*mnist.train[:100])
+
+    def seconds(wrap: Callable) -> float:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return fit(wrap(build()), mnist.valid, few, loss=cross_entropy, epochs=1, lr=0.1).seconds
+        finally:
+            torch.set_num_threads(threads)
+    ways = {"PyTorch's autograd": lambda: seconds(lambda model: model), "that of 09": lambda: seconds(own)}
+    return ways, lambda results: None
+
+
 @contextlib.contextmanager
 def busy_core() -> Iterator[None]:
     program = subprocess.Popen([sys.executable, "-c", "while True: pass"])
@@ -145,6 +163,9 @@ STAGES = {
     "linear": lambda: _epochs(LinearModel.random, post.linear_model),
     "two_layer": lambda: _epochs(TwoLayerNet, post.two_layer_model),
     "resnet": resnet, "busy": beside_a_busy_program,
+    "autograd, linear": lambda: own_autograd(LinearModel.random, OwnLayers),
+    "autograd, two-layer": lambda: own_autograd(TwoLayerNet, OwnLayers),
+    "autograd, convolutional": lambda: own_autograd(lambda: FormerNet(0, torch.device("cpu")), OwnConvNet),
 }
 REPEATS = {"loading": 3, "resnet": 3, "busy": 9}  # others 7
 
@@ -168,8 +189,9 @@ def measured(stage: str) -> list[dict]:
 
 def as_markdown(runs: list[dict]) -> str:
     lines = ["# The post's way and ours", "", "Medians; in brackets fastest and slowest. Seconds of the ResNet "
-             "are those of an epoch, calculated from 12 batches of 64 images or 4 of 256. The last stage is twenty "
-             "epochs of the two-layer net on the sample, alone and beside a program that keeps one core busy."]
+             "are those of an epoch, calculated from 12 batches of 64 images or 4 of 256. The stage `busy` is twenty "
+             "epochs of the two-layer net on the sample, alone and beside a program that keeps one core busy. Those of "
+             "autograd are an epoch of 10,000 images on one thread."]
     for run in runs:
         lines += ["", f"## {run['machine']}", "", "| stage | way | seconds | times as fast as the first |",
                   "| --- | --- | ---: | ---: |"]
@@ -197,7 +219,7 @@ def main():
     for stage in arguments.stages or STAGES:
         for row in measured(stage):
             rows.append(row)
-            print(f"{stage:14}{row['way']:36}{row['seconds']:10.4g} s {row['times_faster']:8.2g} x", flush=True)
+            print(f"{stage:26}{row['way']:36}{row['seconds']:10.4g} s {row['times_faster']:8.2g} x", flush=True)
     if not arguments.stages:
         about = f"{machine()}, Python {platform.python_version()}; MNIST, 60,000 training and 10,000 test images"
         save({"machine": about, "rows": rows})

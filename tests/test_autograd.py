@@ -4,6 +4,7 @@ import weakref
 
 import pytest
 import torch
+from own import OwnConvNet, OwnLayers
 from record import FormerNet
 
 from mnist_scratch.autograd import Tensor, batch_norm, conv2d, max_pool, result, windows
@@ -95,17 +96,6 @@ def test_broadcasting_backwards_agrees_with_pytorch_on_ten_thousand_pairs_of_sha
     assert worst <= 1e-14
 
 
-class Own:
-    "Layers with an activation function between them, and parameters wrapped into our tensors."
-    def __init__(self, model, activation): self.own, self.activation = model.parameters(), activation
-    def parameters(self): return self.own
-    def __call__(self, images):
-        values, layers = images.flatten(1), list(map(Tensor, self.own))
-        for number in range(0, len(layers), 2):
-            values = (self.activation(values) if number else values) @ layers[number].T + layers[number + 1]
-        return values
-
-
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("build, activation, loss", [
     *((LinearModel.random, None, loss) for loss in (sigmoid_mse, softmax_mse, cross_entropy)),
@@ -113,7 +103,7 @@ class Own:
 def test_fit_and_evaluate_cannot_tell_it_from_pytorch(sample_folder, build, activation, loss, threads):
     mnist, before = load_mnist(sample_folder, device="cpu"), torch.get_num_threads()
     settings = {} if activation is None else {"activation": activation}
-    theirs, ours = build(**settings), Own(build(**settings), activation)
+    theirs, ours = build(**settings), OwnLayers(build(**settings), activation)
     torch.set_num_threads(threads)
     try:
         courses = [fit(model, mnist.train, mnist.valid, loss=loss, epochs=5, lr=1.0) for model in (theirs, ours)]
@@ -127,17 +117,12 @@ def test_fit_and_evaluate_cannot_tell_it_from_pytorch(sample_folder, build, acti
 
 def test_the_gradients_of_a_convolutional_net_are_pytorchs():
     theirs = FormerNet(0, torch.device("cpu")).double()
-    ours = [parameter.detach().clone() for parameter in theirs.parameters()]
+    ours = OwnConvNet(FormerNet(0, torch.device("cpu")).double())
     (images,), labels = inputs((32, 28, 28)), torch.arange(32) % 10
-    *stages, weights, biases = map(Tensor, ours)
-    values = ((images - 0.1307)/0.3081)[:, None]
-    for number in range(3):
-        values = conv2d(values, stages[3*number])
-        values = batch_norm(max_pool(values) if number < 2 else values, *stages[3*number + 1:3*number + 3]).relu()
     with unchecked():
-        cross_entropy(values.flatten(1) @ weights.T + biases, labels).backward()
+        cross_entropy(ours(images), labels).backward()
     cross_entropy(theirs(images), labels).backward()
-    for mine, other in zip(ours, theirs.parameters(), strict=True):
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert (mine.grad - other.grad).abs().max() <= 1e-12*max(1, other.grad.abs().max())
 
 

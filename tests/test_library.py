@@ -21,7 +21,7 @@ MODULES += ["baseline", "linear", "losses", "nets", "resnet", "convnet"]
 MODULES += ["pictures", "digits", "pad", "cli"]
 IN_A_NOTEBOOK = {"pad"}  # modules that need what settings.ini lists under notebooks
 SOURCES = {path.stem: path.read_text("utf-8") for path in (ROOT / "mnist_scratch").glob("*.py") if path.stem[0] != "_"}
-WIDGETS = ["descent", "scores", "bend", "clinic", "window", "pad", "pad_notebook", "engine"]
+WIDGETS = ["descent", "scores", "bend", "clinic", "window", "pad", "pad_notebook", "engine", "learn"]
 HEAVY = {"fastai", "torchvision", "mlxtend", "matplotlib", "pandas", "sklearn"}  # slow to import
 LIGHT = "autograd checks files data baseline linear losses nets training convnet exercises pictures digits cli".split()
 NOT_FOR_THE_LIBRARY = ["fastbook", "nbdev", "jupyter_client", "IPython", "ipywidgets", "nbclient", "notebook", "pytest"]

@@ -152,7 +152,7 @@ def test_website_has_every_page_and_no_broken_link(tmp_path):
     pages = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.html")}
     links = {page: re.findall(r'<a [^>]*href="([^"]+)"|<img [^>]*src="([^"]+)"', html) for page, html in pages.items()}
     for name, said in (("03_linear_model", "learning rate"), ("04_loss_functions", "true digit"),
-                       ("05_two_layer_net", "unit 2"), ("06_resnet", "Nine pixels"),
+                       ("05_two_layer_net", "unit 2"), ("06_resnet", "Nine pixels"), ("09_autograd", "Start again"),
                        ("bug_clinic", "Which instrument")):
         frame = re.findall('<iframe sandbox="allow-scripts".*?</iframe>', pages[f"{name}.html"], re.S)[0]
         assert said in frame, name
