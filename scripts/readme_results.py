@@ -46,13 +46,12 @@ def draw(rows: list[dict]):
 
 
 def results() -> str:
-    "The block between the two marks of the README; writes the picture too."
+    "The block between the two marks of the README; writes the picture at its top too."
     rows = models()
     draw([row for row in rows if "nine looks" not in row["name"]])
     lines = [f"| {row['name']} | {row['parameters']:,} | {row['accuracy']:.4f} ± {row['error']:.4f} | "
              f"{row['test']:.4f} | {row['seconds']:.3g} |" for row in rows]
     return "\n\n".join([
-        f"![Share of images missed against seconds of learning, each model a point with its name]({PICTURE.name})",
         "\n".join(HEADINGS + lines),
         "*Five folds*: the share of the 50,000 training images that is read by nets which did not learn from them, one "
         "net a fold; the ± is the standard error of the mean over the folds. *The test images*: the mean of the same "
