@@ -1,7 +1,8 @@
 """What moved images, and pictures that are halved once less, are worth to the ResNet18 of notebook 06.
 
 Each way learns from the 50,000 training images for four epochs, with three seeds, and is measured on the validation
-images. Results go to benchmarks/results/resnets.json after each run; runs that are there already are skipped.
+images. Results go to benchmarks/results/resnets.json after each run; runs that are there already are skipped. The
+committed seconds were measured beside other programs and say nothing.
 
     python benchmarks/resnets.py                      everything, some hours on one thread
     python benchmarks/resnets.py --only "as it is"    some of it, by name"""
