@@ -53,7 +53,8 @@ def website(built: Path, folder: Path):
         lists += f'<h2 id="{Path(room).name}">{Path(room).name}</h2><ul>{links}</ul>'
     front = page(ROOT / "README.md").replace("</body>", f"{lists}</body>")
     parts = ("nbs", "benchmarks", "benchmarks/results")
-    texts = [ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *(path for part in parts for path in (ROOT / part).glob("*.md"))]
+    texts = [ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"]
+    texts += [path for part in parts for path in (ROOT / part).glob("*.md")]
     pages |= {"index": front, **{path.stem: page(path).replace("<body>", BACK) for path in texts}}
     for name, html in pages.items():
         (folder / f"{name}.html").write_text(links_within(html), encoding="utf-8")
