@@ -27,6 +27,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'mnist_scratch.checks.unchecked': ('tools/checks.html#unchecked', 'mnist_scratch/checks.py')},
             'mnist_scratch.cli': { 'mnist_scratch.cli._evaluate': ('tools/cli.html#_evaluate', 'mnist_scratch/cli.py'),
                                    'mnist_scratch.cli._explain': ('tools/cli.html#_explain', 'mnist_scratch/cli.py'),
+                                   'mnist_scratch.cli._file': ('tools/cli.html#_file', 'mnist_scratch/cli.py'),
                                    'mnist_scratch.cli._net': ('tools/cli.html#_net', 'mnist_scratch/cli.py'),
                                    'mnist_scratch.cli._predict': ('tools/cli.html#_predict', 'mnist_scratch/cli.py'),
                                    'mnist_scratch.cli._prepared': ('tools/cli.html#_prepared', 'mnist_scratch/cli.py'),

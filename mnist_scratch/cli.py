@@ -55,7 +55,7 @@ def load_net(file: Path) -> tuple[ConvNet, str]:  # on the CPU; and the data tha
         raise DataError(f"{short(file)} holds no net that can be used. {cure}") from error
     return net.eval(), about["data"]
 
-# %% ../nbs/tools/cli.ipynb #5eb02159
+# %% ../nbs/tools/cli.ipynb #b60e743f
 def _trained(file: Path, recipe: str = "balanced", seed: int = 0) -> ConvNet:
     "Train, say so, and keep it in `file`."
     with redirect_stdout(sys.stderr):  # what is asked for goes to stdout, and nothing else
@@ -67,9 +67,9 @@ def _trained(file: Path, recipe: str = "balanced", seed: int = 0) -> ConvNet:
     save_net(net, file, recipe, mnist.name)
     return net.cpu()
 
-def _net(weights: str | None) -> ConvNet:
+def _net(weights: Path | None) -> ConvNet:
     "That of the file; without one, the net that is kept, trained on first use."
-    if weights: return load_net(Path(weights))[0]
+    if weights: return load_net(weights)[0]
     try:
         net, data = load_net(kept := cache_home()/"net.safetensors")
         if data != "full":
@@ -77,7 +77,7 @@ def _net(weights: str | None) -> ConvNet:
         return net
     except DataError: return _trained(kept)
 
-# %% ../nbs/tools/cli.ipynb #553a0db4
+# %% ../nbs/tools/cli.ipynb #3bab77a9
 def _prepared(files: list[Path], prepare=as_mnist) -> tuple[dict[Path, object], dict[Path, str]]:
     "What `prepare` makes of each file, and why it could not of others."
     made, errors = {}, {}
@@ -88,7 +88,7 @@ def _prepared(files: list[Path], prepare=as_mnist) -> tuple[dict[Path, object], 
             print(f"{short(file)}: {errors[file]}", file=sys.stderr)
     return made, errors
 
-def _explain(pictures: dict[Path, dict[str, Tensor]], target: str):
+def _explain(pictures: dict[Path, dict[str, Tensor]], target: Path):
     from matplotlib.figure import Figure
     columns = len(next(iter(pictures.values())))
     figure = Figure((1.6*columns, 1.9*len(pictures)), layout="constrained")
@@ -96,12 +96,14 @@ def _explain(pictures: dict[Path, dict[str, Tensor]], target: str):
     for row, (file, made) in zip(axes, pictures.items()):
         for ax, (name, picture) in zip(row, made.items()):
             ax.imshow(picture.numpy(), cmap="gray" if name == "grey" else "Greys", vmin=0, vmax=1)
-            ax.set_title(f"{file.name}" if name == "grey" else name, fontsize=8)
+            ax.set_title(short(file.name) if name == "grey" else name, fontsize=8, parse_math=False)
             ax.set_axis_off()
     try: figure.savefig(target)
     except (OSError, ValueError) as error: raise DataError(f"{target} cannot be written ({error}).") from error
 
 def _predict(arguments) -> int:
+    if arguments.explain and arguments.explain.resolve() in [file.resolve() for file in arguments.files]:
+        raise DataError(f"--explain {short(arguments.explain)} would overwrite a picture that is to be read.")
     pictures, errors = _prepared(arguments.files, steps)
     answers = {file: {"file": str(file), "error": error} for file, error in errors.items()}
     if pictures:
@@ -116,6 +118,7 @@ def _predict(arguments) -> int:
 
 def _evaluate(arguments) -> int:
     folder = arguments.folder
+    if not folder.is_dir(): raise DataError(f"{short(folder)}: there is no such folder.")
     files = {file: int(digit) for digit in DIGITS
              for file in sorted((folder/digit).glob("[!.]*")) if file.is_file()}
     if not files: raise DataError(
@@ -132,12 +135,15 @@ def _evaluate(arguments) -> int:
     return 1 if errors else 0
 
 def _train(arguments) -> int:
-    file = Path(arguments.weights) if arguments.weights else cache_home()/"net.safetensors"
+    file = arguments.weights or cache_home()/"net.safetensors"
+    if not file.parent.is_dir(): raise DataError(f"{short(file.parent)}: there is no such folder.")
+    if file.exists() and file.suffix != ".safetensors": raise DataError(
+        f"{short(file)} exists, and is not called .safetensors. Choose another name.")
     net = _trained(file, arguments.recipe, arguments.seed)
     print(f"{net.history.valid_accuracy[-1]:.4f} of the validation images read; kept in {short(file)}")
     return 0
 
-# %% ../nbs/tools/cli.ipynb #6ab49e08
+# %% ../nbs/tools/cli.ipynb #4205135c
 EXAMPLES = """examples:
   mnist-scratch predict photo.jpg scan.png        which digits are they?
   mnist-scratch predict photo.jpg --explain steps.png
@@ -147,6 +153,8 @@ EXAMPLES = """examples:
 
 exit status: 0, 1 where a file could not be used, 2 for a wrong call, 130 when interrupted"""
 
+def _file(name: str) -> Path: return Path(name).expanduser()
+
 def main(argv: list[str] | None = None) -> int:
     "What the shell calls."
     parser = argparse.ArgumentParser(
@@ -155,13 +163,14 @@ def main(argv: list[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="predict | train | evaluate")
     def add(name: str, run, text: str, weights: str):
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("--weights", metavar="FILE", help=weights)
+        command.add_argument("--weights", metavar="FILE", type=_file, help=weights)
         command.set_defaults(run=run)
         return command
     use = "a net made by `train --weights FILE`; without it the one that is kept, trained on first use"
     predict = add("predict", _predict, "Say which digit each picture shows, and how likely it is.", use)
     predict.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a photo, a scan or a drawing of a digit")
-    predict.add_argument("--explain", metavar="PICTURE", help="save a picture of the steps, a row for each file")
+    predict.add_argument("--explain", metavar="PICTURE", type=_file,
+                         help="save a picture of the steps, a row for each file")
     learn = add("train", _train, "Train a net and keep it.", "where to keep it; without it, where predict looks")
     learn.add_argument("--recipe", choices=RECIPES, default="balanced", help="default: balanced")
     learn.add_argument("--seed", type=int, default=0, help="of all chance; default: 0")
@@ -169,10 +178,16 @@ def main(argv: list[str] | None = None) -> int:
     judge.add_argument("folder", type=Path, metavar="FOLDER", help="with folders 0 to 9, and pictures in them")
     for command in (predict, judge): command.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args(argv)
-    try: return arguments.run(arguments)
+    try:
+        status = arguments.run(arguments)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # nobody reads on: `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except DataError as error:
         print(f"mnist-scratch: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("mnist-scratch: stopped; nothing was kept", file=sys.stderr)
+        print("mnist-scratch: stopped; no file was written", file=sys.stderr)
         return 130

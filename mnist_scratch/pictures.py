@@ -23,24 +23,31 @@ from .files import DataError, short
 
 MOST_PIXELS, LONGEST_SIDE = 50_000_000, 800  # the one before a picture is decoded, the other afterwards
 
-# %% ../nbs/tools/pictures.ipynb #58d698fd
+# %% ../nbs/tools/pictures.ipynb #d848a731
 def _from_array(array: np.ndarray) -> Image.Image:
     if array.dtype.kind == "f" and array.size and 0 <= array.min() <= array.max() <= 1:
         array = (255*array).round().astype(np.uint8)
-    if array.dtype not in (np.uint8, bool) or array.ndim == 0 or array.shape[2:] not in ((), (3,), (4,)):
+    is_picture = array.ndim in (2, 3) and array.size and array.shape[2:] in ((), (3,), (4,))
+    if array.dtype not in (np.uint8, bool) or not is_picture:
         raise DataError(f"an array of {array.dtype} {array.shape} is no picture. It should have (height, width) "
                         "pixels, or (height, width, 3) in colour: uint8 from 0 to 255, or floats from 0 to 1.")
     return Image.fromarray(array)
 
 def _opened(image, name: str) -> Image.Image:
     if isinstance(image, Image.Image): return image
-    if isinstance(image, Tensor): image = image.numpy(force=True)
+    if isinstance(image, Tensor): image = (image.float() if image.is_floating_point() else image).numpy(force=True)
     if isinstance(image, np.ndarray): return _from_array(image)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # ours comes sooner
-            return Image.open(BytesIO(image) if isinstance(image, bytes) else os.path.expanduser(image))
+            source = BytesIO(image) if isinstance(image, bytes) else image
+            picture = Image.open(source if hasattr(source, "read") else os.path.expanduser(source))
+        picture.draft("L", (LONGEST_SIDE, LONGEST_SIDE))  # a JPEG can be decoded smaller at once
+        return picture
     except Image.DecompressionBombError as error: raise _too_large(name) from error
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name} should be a file, bytes, a Pillow image, an array or a tensor, got a "
+                        f"{type(image).__name__} ({error}).") from error
     except OSError as error:
         if error.errno: raise DataError(f"{name} cannot be read ({error.strerror}).") from error
         raise DataError(f"{name} is not a picture that can be read. Save it as PNG or JPEG.") from error
@@ -62,12 +69,13 @@ def to_grey(image) -> Float32[Tensor, "h w"]:  # a file, its bytes, a Pillow ima
     name = short(image) if isinstance(image, (str, Path)) else "the picture"
     picture = _opened(image, name)
     if picture.width*picture.height > MOST_PIXELS: raise _too_large(name)
+    if not picture.width*picture.height: raise DataError(f"{name} has no pixels.")
     try:
-        picture.draft("L", (LONGEST_SIDE, LONGEST_SIDE))  # a JPEG can be decoded smaller at once
         picture = ImageOps.exif_transpose(picture)  # a camera notes how it was held
         if picture.mode[0] in "IF":  # 16 bits a pixel, and whole or broken numbers of any size
-            values = np.asarray(picture, np.float32)
-            picture = Image.fromarray((values*255/max(65535, values.max())).astype(np.uint8))
+            values = np.nan_to_num(np.asarray(picture, np.float32)).clip(0)
+            white = next((white for white in (1, 255, 65535) if values.max() <= white), values.max())
+            picture = Image.fromarray((values*255/white).astype(np.uint8))
         picture = _over_paper(picture) if picture.has_transparency_data else picture.convert("L")
     except Exception as error:  # damaged bytes make Pillow raise half a dozen kinds
         raise DataError(f"{name} is damaged or cut off ({error}). Save it again.") from error

@@ -2,6 +2,7 @@
 import gc
 import weakref
 
+import numpy as np
 import pytest
 import torch
 from own import OwnConvNet, OwnLayers
@@ -28,6 +29,7 @@ OPERATIONS = {
     "product with plain": lambda x, y: x @ torch.ones(3, 2, dtype=x.detach().dtype),
     "plain on the left": lambda x, y: torch.ones(2, 4, dtype=x.detach().dtype) @ x,
     "plain, batched": lambda x, y: torch.ones(5, 3, 4, dtype=x.detach().dtype) @ x,
+    "permute from the end": lambda x, y: x[:, None].permute(-1, 0, 1)*y.T[:, :, None],
     "reshape": lambda x, y: x.reshape(2, -1), "flatten": lambda x, y: x.flatten(),
     "permute": lambda x, y: x.permute(1, 0), "transpose": lambda x, y: x.transpose(0, 1)*y.T,
     "row": lambda x, y: x[1], "twice": lambda x, y: x[[0, 0, 2]],
@@ -163,6 +165,17 @@ def test_what_cannot_work_is_one_error_and_changes_nothing():
         with pytest.raises(ValueError, match="was here before"):
             again.backward()
     assert x.grad.equal(before)
+
+
+def test_numpy_on_the_left_vectors_and_shared_gradients():
+    x = Tensor([1.0, 2.0])
+    assert (np.ones(2, np.float32)*x).data.tolist() == [1, 2]
+    with pytest.raises(ValueError, match="@ needs two matrices"):
+        torch.ones(3, 2) @ x
+    one, other = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
+    (Tensor(one) + Tensor(other)).sum().backward()
+    one.grad[0] = 7
+    assert one.grad.tolist() == [7, 1] and other.grad.tolist() == [1, 1]
 
 
 def test_gradients_add_up_constants_get_none_and_no_grad_gives_plain_numbers():

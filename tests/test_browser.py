@@ -73,7 +73,11 @@ def until(condition, what: str, seconds: float = 20):
 def test_what_is_drawn_on_the_pad_is_read_and_the_bars_follow(lab, page):
     page.goto(lab)
     page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', state="attached", timeout=90_000)
-    page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")  # keys would get lost at times
+    for _ in range(30):  # a notebook that is not quite there does not run, and says nothing
+        page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+        page.wait_for_timeout(2000)
+        if page.locator(".jp-InputPrompt").first.inner_text().strip() not in ("[ ]:", ""):
+            break
     paper = page.locator("canvas.paper")
     paper.wait_for(timeout=90_000)
     paper.scroll_into_view_if_needed()

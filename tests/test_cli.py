@@ -65,6 +65,8 @@ def test_explain_saves_the_steps_of_every_file(folder, capsys):
     target = folder / "steps.png"
     assert main(["predict", str(folder / "2.png"), str(folder / "7.png"), "--explain", str(target)]) == 0
     assert Image.open(target).width > 2*Image.open(target).height
+    assert main(["predict", str(folder / "2.png"), "--explain", str(folder / "2.png")]) == 1
+    assert "would overwrite" in capsys.readouterr().err and Image.open(folder / "2.png").size == (280, 280)
     assert main(["predict", str(folder / "2.png"), "--explain", str(folder / "no/steps.png")]) == 1
     assert "steps.png cannot be written" in capsys.readouterr().err
 
@@ -93,8 +95,10 @@ def test_train_keeps_the_net_of_a_recipe_where_it_should(folder, capsys):
     net, data = load_net(file)
     assert data == "sample" and not net.training and net(torch.zeros(1, 28, 28)).shape == (1, 10)
     assert main(["predict", "--weights", str(file), str(folder / "2.png")]) == 0
-    assert main(["train", "--recipe", "fast", "--weights", str(folder / "no/net")]) == 1
-    assert "cannot be written" in capsys.readouterr().err and not list(folder.glob("*.safetensors.*"))
+    for name, words in (("no/net", "no such folder"), ("2.png", "is not called .safetensors")):
+        assert main(["train", "--recipe", "fast", "--weights", str(folder / name)]) == 1
+        assert words in capsys.readouterr().err and not list(folder.glob("*.safetensors.*"))
+    assert Image.open(folder / "2.png").size == (280, 280)
 
 
 def test_a_net_that_is_damaged_or_of_another_recipe_is_not_used(folder, monkeypatch):

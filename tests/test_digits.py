@@ -74,11 +74,25 @@ NOTHING = {"blank": Image.new("L", (300, 300), 255), "black": Image.new("L", (30
 @pytest.mark.parametrize("picture, words", [
     *((picture, "no ink") for picture in NOTHING.values()), (TWO, "more than one digit"), (b"GIF89a?", "not a picture"),
     (saved(SHEET, format="PNG")[:800], "damaged|not a picture"), ("nobody.png", "nobody.png cannot be read .No such"),
-    *((np.zeros(shape), "no picture") for shape in ((3, 3, 3, 3), (0, 5))), (np.full((9, 9), 7.0), "floats from 0"),
+    (None, "should be a file, bytes"), (["a.png"], "a list"), (Image.new("L", (0, 0)), "no pixels"),
+    *((np.zeros(shape), "no picture") for shape in ((3, 3, 3, 3), (0, 5), (784,))),
+    (np.full((9, 9), 7.0), "floats from 0"),
     (saved(Image.new("1", (MOST_PIXELS//1000 + 1, 1000)), format="PNG"), "million pixels")])
 def test_what_is_no_digit_is_one_clear_error(picture, words):
     with pytest.raises(DataError, match=words):
         as_mnist(picture)
+
+
+def test_what_is_handed_over_stays_as_it_is(tmp_path):
+    SHEET.convert("RGB").resize((3000, 3000)).save(tmp_path / "large.jpg")
+    with Image.open(tmp_path / "large.jpg") as picture:
+        as_mnist(picture)
+        assert (picture.size, picture.mode) == ((3000, 3000), "RGB")
+    net = ConvNet(seed=1)  # still in training mode
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    shares = predict(SHEET, net)
+    assert net.training and all(value.equal(before[name]) for name, value in net.state_dict().items())
+    assert torch.allclose(shares, predict(SHEET, net.eval()))
 
 
 def test_a_text_file_with_a_name_of_a_picture_is_named(tmp_path):
