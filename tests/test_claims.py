@@ -1,6 +1,9 @@
 """The figures that the series claims, each calculated again: a test fails where the code under a figure is wrong."""
+import re
+
 import pytest
 import torch
+from conftest import ROOT
 from torch import nn
 
 from mnist_scratch.baseline import NearestMean, mae_distance, mse_distance, pixel_means
@@ -101,3 +104,12 @@ def test_pixels_and_the_loss_of_a_model_that_knows_nothing_which_is_the_logarith
     images, labels = mnist.train[torch.arange(0, 50_000, 50)]  # of every digit
     assert cross_entropy(LinearModel.random(std=0.0)(images), labels).item() == pytest.approx(2.302585, abs=1e-5)
     assert cross_entropy(TwoLayerNet()(images), labels) < 2.6 < 8 < cross_entropy(LinearModel.random(1)(images), labels)
+
+
+def test_what_the_readme_says_its_example_prints(mnist):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    code = next(block for block in re.findall(r"```python\n(.*?)```", readme, re.S) if "TwoLayerNet" in block)
+    exec(code.replace("load_mnist()", "loaded").split("print(")[0], scope := {"loaded": mnist})
+    said, error = map(float, re.search(r"it prints `([\d.]+) ± ([\d.]+)`", readme).groups())
+    assert scope["evaluation"].accuracy == pytest.approx(said, abs=0.003)
+    assert scope["evaluation"].error_bar == pytest.approx(error, abs=1e-4)

@@ -17,7 +17,6 @@ from mnist_scratch.training import minibatches
 
 SOURCE = (ROOT / "mnist_scratch/web/engine.js").read_text(encoding="utf-8")
 NODE = shutil.which("node") or shutil.which("nodejs")
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
 needs_node = pytest.mark.skipif(NODE is None, reason="needs Node.js")
 # Ten epochs of the two-layer net in batches of 64; then its answers to other images.
 TRAIN = """
@@ -193,21 +192,15 @@ def test_the_convolutional_net_of_07_answers_as_in_python(sample_folder):
         assert torch.allclose(torch.tensor(got).view(-1, 10), net(images), atol=1e-4)
 
 
-@pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Chrome")
-def test_a_page_opened_from_a_file_learns(sample_folder, tmp_path):
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+def test_a_page_opened_from_a_file_learns(page, sample_folder, tmp_path):
     data, _, _, labels = task(sample_folder)
     page_file = tmp_path / "page.html"
     page_file.write_text(f"<!doctype html><meta charset=utf-8><script>{SOURCE}{TRAIN}</script><script>"
                          f"const result = train({json.dumps(data)});</script>", encoding="utf-8")
-    with sync_api.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page()
-        asked = []
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(page_file.as_uri())
-        result = page.evaluate("result")
-        browser.close()
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(page_file.as_uri())
+    result = page.evaluate("result")
     print(f"{result['seconds']:.2f} s an epoch")
     assert len(asked) == 1, "nobody is asked for anything"
     assert (torch.tensor(result["answers"]) == labels).float().mean() >= 0.92
