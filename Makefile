@@ -30,8 +30,12 @@ bench: $(INSTALLED)  ## the post's way and ours side by side, with the full MNIS
 race: $(INSTALLED)  ## the speed track: `fast` against the public record's recipe, with the full MNIST
 	$(BIN)/python benchmarks/race.py
 
-site: run  ## execute the whole series and make the website from it, in _build/website
-	$(BIN)/python scripts/website.py _build/website
+site: _build/playground.js  ## make the website from the notebooks as they are committed, in _build/website
+	$(BIN)/python scripts/website.py $< _build/website
+
+_build/playground.js: $(INSTALLED) scripts/playground.py $(wildcard mnist_scratch/*.py)
+	mkdir -p _build
+	$(BIN)/python scripts/playground.py $@
 
 $(INSTALLED): settings.ini setup.py pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'Python 3.10 or newer is needed: make PYTHON=python3.12 run')"

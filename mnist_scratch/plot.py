@@ -45,8 +45,8 @@ def widget(name: str, text: str, data: Mapping) -> Widget:
                        for file in ("widget.css", *(f"{one}.js" for one in (*NEEDS.get(name, ()), name))))
     script = "\n".join(scripts)
     safe = json.dumps(data).replace("</", "<\\/")  # nothing in the data ends the script
-    head = f'<!doctype html><meta charset="utf-8"><style>{style}</style>'
-    page = f"{head}<body><script>const data = {safe};\n{script}</script>"
+    head = f'<meta charset="utf-8"><title>{escape(text)}</title><style>{style}</style>'
+    page = f'<!doctype html><html lang="en">{head}<body><script>const data = {safe};\n{script}</script>'
     return Widget('<iframe sandbox="allow-scripts" style="width: 100%; max-width: 600px; height: 30rem; border: 0" '
                   f'title="{escape(text)}" srcdoc="{escape(page)}"></iframe>')
 

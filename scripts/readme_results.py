@@ -1,14 +1,20 @@
 """Write the results into README.md: the table and the picture of benchmarks/results/folds.json, and the minutes.
 
 Run it after `python benchmarks/folds.py` and `python scripts/run_notebooks.py --inplace`, which leaves the times in
-_build/."""
+_build/. With --picture it also trains a net and draws the picture anew."""
 import json
 import re
 import statistics
+import sys
 from itertools import groupby
 
 import matplotlib.pyplot as plt
 from series import BUILD, ROOT
+
+from mnist_scratch.convnet import train
+from mnist_scratch.data import load_mnist
+from mnist_scratch.digits import asked, steps
+from mnist_scratch.pictures import photographed
 
 PICTURE = ROOT / "results.png"
 FOLDS = ROOT / "benchmarks" / "results" / "folds.json"
@@ -30,8 +36,21 @@ def models() -> list[dict]:
 
 
 def draw(rows: list[dict]):
-    "Share of images missed against seconds, each point with its name beside it."
-    figure, ax = plt.subplots(figsize=(7.5, 4), dpi=90, layout="constrained")
+    "A digit being read; below, share of images missed against seconds, each point with its name beside it."
+    figure = plt.figure(figsize=(7.5, 6), dpi=90, layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=[1, 2])
+    net, photo = train(load_mnist(), "balanced"), photographed(4)
+    made = steps(photo)
+    shares = asked(net, made["centred"][None])[0].tolist()
+    axes = above.subplots(1, 4, width_ratios=[1, 1, 1, 1.9])
+    for ax, name, title in zip(axes, ("grey", "cut out", "centred"), ("a made-up photo", "its ink", "28 by 28 pixels")):
+        ax.imshow(made[name].numpy(), cmap="gray" if name == "grey" else "Greys", vmin=0, vmax=1)
+        ax.set_title(title, fontsize=9)
+        ax.set_axis_off()
+    axes[3].bar(range(10), shares, color=["tab:blue" if share == max(shares) else "#9ab8d8" for share in shares])
+    axes[3].set(xticks=range(10), ylim=(0, 1), yticks=[0, 1], yticklabels=["0 %", "100 %"])
+    axes[3].set_title(f"the net says {shares.index(max(shares))}", fontsize=9)
+    ax = below.subplots()
     for row in rows:
         missed = 1 - row["accuracy"]
         ax.errorbar(row["seconds"], missed, yerr=2 * row["error"], fmt="o", capsize=3, color="tab:blue")
@@ -46,9 +65,8 @@ def draw(rows: list[dict]):
 
 
 def results() -> str:
-    "The block between the two marks of the README; writes the picture at its top too."
+    "The block between the two marks of the README."
     rows = models()
-    draw([row for row in rows if "nine looks" not in row["name"]])
     lines = [f"| {row['name']} | {row['parameters']:,} | {row['accuracy']:.4f} ± {row['error']:.4f} | "
              f"{row['test']:.4f} | {row['seconds']:.3g} |" for row in rows]
     return "\n\n".join([
@@ -85,6 +103,8 @@ def main():
     if count != 1:
         raise ValueError(f"README.md should hold one block of results between its two marks, got {count}")
     readme.write_text(with_minutes(text), encoding="utf-8")
+    if "--picture" in sys.argv:
+        draw([row for row in models() if "nine looks" not in row["name"]])
 
 
 if __name__ == "__main__":

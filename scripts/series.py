@@ -14,6 +14,12 @@ def notebooks(root: Path = ROOT) -> list[Path]:
     return [path for room in ROOMS for path in sorted((root / room).glob("*.ipynb"))]
 
 
+def head(path: Path) -> tuple[str, str]:
+    "Title of a notebook, and its first sentences."
+    lines = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"]).splitlines()
+    return lines[0].removeprefix("# "), lines[2].removeprefix("> ")
+
+
 def use_own_kernel(folder: Path = BUILD / "jupyter"):
     """Let Jupyter, started from here, find this Python under the names python3 and mnist_scratch, before any other
     kernel of the machine; with pictures in the notebook, whatever MPLBACKEND says."""

@@ -1,64 +1,122 @@
-"""Make a website of what `make run` left in _build/: the executed lessons, with the README as the first page.
+"""Make the website: the notebooks as they are committed, README, benchmarks and the library's reference, by Sphinx.
 
-    python scripts/website.py FOLDER
+    python scripts/website.py NETS FOLDER
 
-`make site` does both."""
+NETS is what scripts/playground.py writes, for the first page. `make site` does both, in _build/website."""
 import re
 import shutil
 import sys
-from html import escape
 from pathlib import Path
 
+import nbformat
 import series
-from nbconvert.filters import markdown2html
 from series import ROOT
+from sphinx.cmd.build import build_main
 
-FILES = ("results.png", "constraints.txt", "LICENSE")  # that the pages show or link to
-STYLE = "body{max-width:50rem;margin:2rem auto;padding:0 1rem;font:1rem/1.5 sans-serif}:root{color-scheme:light dark}"
-STYLE += ".anchor-link{display:none}pre{overflow:auto}"
-STYLE += "img{max-width:100%}table{border-collapse:collapse}td,th{padding:.2rem .6rem;border-bottom:1px solid #8888}"
-BACK = '<body><nav><a href="index.html">mnist_scratch</a></nav>'
+from mnist_scratch.plot import widget
 
-
-def page(markdown: Path) -> str:
-    "One Markdown file as a page of HTML."
-    text = markdown.read_text(encoding="utf-8")
-    if not text.startswith("# "):  # a table alone
-        text = f"# {markdown.stem}\n\n{text}"
-    title = escape(text.partition("\n")[0].removeprefix("# "))
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>'
-    body = f"<body>{markdown2html(text)}</body>"
-    return f'<!doctype html><html lang="en"><head>{head}<style>{STYLE}</style></head>{body}</html>'
+TEXTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "nbs/*.md", "benchmarks/*.md", "benchmarks/results/*.md")
+FILES = ("results.png", "constraints.txt", "LICENSE")  # that the texts show or link to
+ROOMS = {"nbs/deeper": ("Deeper", "One further question a notebook, at any time after the lesson that links to it."),
+         "nbs/tools": ("Tools", "The plumbing. You can read the lessons without it.")}
+MORE = ("nbs/deeper/index", "nbs/glossary", "nbs/departures", "benchmarks/README", "reference/index", "nbs/tools/index",
+        "CONTRIBUTING", "CHANGELOG")
+PLAYGROUND = """
+```{raw} html
+<div id="playground"><p>Here is a sheet to draw on, once JavaScript is allowed.</p></div>
+""" + "".join(f'<script defer src="_static/{name}.js"></script>\n'
+              for name in ("engine", "digits", "pad", "playground_data", "playground")) + "```\n"
 
 
-def links_within(html: str) -> str:
-    "The links of the repository turned into those of the website, where all pages lie in one folder."
-    html = re.sub(r'href="nbs/(deeper|tools)"', r'href="#\1"', html)
-    folders = r"(?:\.\./|nbs/|deeper/|tools/|benchmarks/|results/)*"
-    html = re.sub(rf'href="{folders}(\w+)\.(?:ipynb|md)"', r'href="\1.html"', html)
-    names = "|".join(re.escape(Path(name).name) for name in FILES)
-    return re.sub(rf'(href|src)="{folders}({names})"', r'\1="\2"', html)
+def prepared(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    "With what is moved with the mouse in the place of its picture, with alt text, and with folded cells folded."
+    for cell in notebook.cells:
+        if cell.metadata.get("jupyter", {}).get("source_hidden"):
+            only_imports = all(re.match(r"(from|import) |[ )#]|$", line) for line in cell.source.splitlines())
+            cell.metadata.tags = ["remove-input" if only_imports else "hide-input"]
+        for output in cell.get("outputs", []):
+            about = output.get("metadata", {}).get("image/png", {})
+            if "widget" in about:
+                output.data = {"text/html": widget(about["widget"], about["alt"], about["data"])}
+            elif "alt" in about:
+                cell.metadata.mystnb = {"image": {"alt": about["alt"]}}
+    return notebook
 
 
-def website(built: Path, folder: Path):
-    "Write the pages of all executed notebooks, of the Markdown beside them and of the benchmarks, and the front page."
-    folder.mkdir(parents=True, exist_ok=True)
+def contents(entries: list[str], caption: str = "") -> str:
+    "A part of the navigation."
+    options = [f":caption: {caption}"]*bool(caption) + [":hidden:"]
+    return "\n".join(["\n```{toctree}", *options, "", *entries, "```\n"])
+
+
+def room_page(room: str, heads: dict[Path, tuple[str, str]]) -> str:
+    "What the room is for, and each of its notebooks with its first sentences."
+    name, about = ROOMS[room]
+    own = {path: head for path, head in heads.items() if path.parent == ROOT / room}
+    lines = "".join(f"- [{title}]({path.name}): {begins}\n" for path, (title, begins) in own.items())
+    return f"# {name}\n\n{about}\n\n{lines}" + contents([f"{title.partition(':')[0]} <{path.stem}>"
+                                                        for path, (title, _) in own.items()])
+
+
+def front_page(readme: str, heads: dict[Path, tuple[str, str]]) -> str:
+    "The README with a sheet to draw on, and the navigation."
+    readme = re.sub(r"\]\((nbs/(?:deeper|tools))\)", r"](\1/index.md)", readme)
+    text, picture, rest = readme.partition("\n![")
+    lessons = []
+    for path, (title, _) in heads.items():
+        if path.parent == ROOT / "nbs":
+            number = path.stem[:3].replace("_", " ") if path.stem[0].isdigit() else ""
+            lessons.append(f"{number}{re.split('[:,]', title)[0]} <nbs/{path.stem}>")
+    return text + PLAYGROUND + picture + rest + contents(lessons, "The path") + contents(list(MORE), "And")
+
+
+def lay_out(source: Path, nets: Path):
+    "Write to `source` what Sphinx makes the website of: a tree like the repository's own, so that links hold."
+    def write(name: str, text: str):
+        (page := source / name).parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(text, encoding="utf-8")
+    shutil.rmtree(source, ignore_errors=True)
+    heads = {path: series.head(path) for path in series.notebooks()}
+    for path in heads:
+        write(path.relative_to(ROOT).as_posix(), nbformat.writes(prepared(nbformat.read(path, as_version=4))))
+    for path in (path for pattern in TEXTS for path in ROOT.glob(pattern)):
+        text = path.read_text(encoding="utf-8")
+        if path.name == "README.md" and path.parent == ROOT:
+            write("index.md", front_page(text, heads))
+        else:
+            write(path.relative_to(ROOT).as_posix(), text if text.startswith("# ") else f"# {path.stem}\n\n{text}")
+    for room in ROOMS:
+        write(f"{room}/index.md", room_page(room, heads))
+    modules = sorted(path.stem for path in (ROOT / "mnist_scratch").glob("[a-z]*.py"))
+    for name in modules:
+        about = f".. automodule:: mnist_scratch.{name}\n   :members:\n"
+        write(f"reference/{name}.md", f"# mnist_scratch.{name}\n\n```{{eval-rst}}\n{about}```\n")
+    lines = "".join(f"- [{name}]({name}.md)\n" for name in modules)
+    write("reference/index.md", f"# Reference\n\n{lines}" + contents(modules))
     for name in FILES:
-        shutil.copy(ROOT / name, folder)
-    pages, lists = {}, ""
-    for room in series.ROOMS:
-        paths = sorted((ROOT / room).glob("*.ipynb"))
-        pages |= {path.stem: (built / room / f"{path.stem}.html").read_text(encoding="utf-8") for path in paths}
-        links = "".join(f'<li><a href="{path.stem}.html">{path.stem}</a></li>' for path in paths)
-        lists += f'<h2 id="{Path(room).name}">{Path(room).name}</h2><ul>{links}</ul>'
-    front = page(ROOT / "README.md").replace("</body>", f"{lists}</body>")
-    parts = ("nbs", "benchmarks", "benchmarks/results")
-    texts = [ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"]
-    texts += [path for part in parts for path in (ROOT / part).glob("*.md")]
-    pages |= {"index": front, **{path.stem: page(path).replace("<body>", BACK) for path in texts}}
-    for name, html in pages.items():
-        (folder / f"{name}.html").write_text(links_within(html), encoding="utf-8")
+        shutil.copy(ROOT / name, source)
+    shutil.copy(ROOT / "site/conf.py", source)
+    shutil.copytree(ROOT / "mnist_scratch/web", source / "_static")
+    shutil.copy(ROOT / "site/site.css", source / "_static")
+    shutil.copy(nets, source / "_static/playground_data.js")
+    write("_static/scripts/fontawesome.js", "// 1.5 MB of the theme: its style sheet can draw the same icons.\n")
+
+
+def website(nets: Path, folder: Path, source: Path = series.BUILD / "pages"):
+    "Write the website to `folder`; a warning of Sphinx is an error."
+    lay_out(source, nets)
+    if status := build_main(["-q", "-W", "--keep-going", "-b", "html", str(source), str(folder)]):
+        sys.exit(status)
+    for path in [*folder.glob("_static/**/*.map"), *folder.glob("_static/*.html")]:
+        path.unlink()  # which no page needs
+    for path in folder.rglob("*.html"):  # the theme's arrows that open a part of the navigation have no name
+        html = path.read_text(encoding="utf-8")
+        path.write_text(html.replace("<summary><span", '<summary aria-label="its pages"><span'), encoding="utf-8")
+    contents = (ROOT / "llms.txt").read_text(encoding="utf-8").replace("README.md", "index.html")
+    (folder / "llms.txt").write_text(re.sub(r"\.(ipynb|md)\)", ".html)", contents), encoding="utf-8")
+    for path in series.notebooks():  # what the button for downloading gives: without the changes for the page
+        shutil.copy(path, folder / "_sources" / path.relative_to(ROOT))
 
 
 if __name__ == "__main__":
-    website(series.BUILD, Path(sys.argv[1]))
+    website(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -6,6 +6,7 @@ import subprocess
 import pytest
 import torch
 from conftest import ROOT
+from playground import layers
 
 from mnist_scratch.autograd import Tensor, batch_norm, conv2d, max_pool
 from mnist_scratch.checks import unchecked
@@ -158,23 +159,6 @@ def test_ten_epochs_in_single_precision_end_where_pytorchs_do(sample_folder):
     assert got["losses"] == pytest.approx(losses, abs=1e-6) and got["answers"] == answers.tolist()
 
 
-def layers_of(net: ConvNet) -> list[dict]:
-    "For `engine.convNet`: each batch norm as a scale and a shift."
-    layers = []
-    for module in net.network:
-        if isinstance(module, torch.nn.Conv2d):
-            layers.append({"weights": listed(module.weight), "biases": listed(module.bias), "stride": module.stride[0]})
-        elif isinstance(module, torch.nn.MaxPool2d):
-            layers[-1]["pool"] = True
-        elif isinstance(module, torch.nn.BatchNorm2d):
-            scale = module.weight/(module.running_var + module.eps).sqrt()
-            for name, one in (("scale", scale), ("shift", module.bias - scale*module.running_mean)):
-                layers[-1][name] = listed(one.view(1, -1, 1, 1))
-        elif isinstance(module, torch.nn.Linear):
-            layers.append({"weights": listed(module.weight), "biases": listed(module.bias)})
-    return layers
-
-
 @needs_node
 def test_the_convolutional_net_of_07_answers_as_in_python(sample_folder):
     net = ConvNet((4, 6, 8), seed=1).eval()
@@ -187,7 +171,7 @@ def test_the_convolutional_net_of_07_answers_as_in_python(sample_folder):
       const own = layers.map(layer => Object.fromEntries(Object.entries(layer).map(([name, value]) =>
         [name, Array.isArray(value) ? engine.tensor(...value) : value])));
       return engine.convNet(own, engine.tensor(...images)).data;
-    }""", {"layers": layers_of(net), "images": listed(images.flatten(1))})
+    }""", {"layers": layers(net, listed), "images": listed(images.flatten(1))})
     with torch.no_grad():
         assert torch.allclose(torch.tensor(got).view(-1, 10), net(images), atol=1e-4)
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import glossary
+import llms
 import measure
 import nbformat
 import pytest
@@ -98,8 +99,9 @@ def test_every_picture_has_alt_text_and_lines_of_code_fit(name):
         assert [line for line in sources(ROOT / "nbs" / name, "code").splitlines() if len(line) > 90] == []
 
 
-def test_glossary_is_in_step_no_word_is_introduced_twice_and_departures_name_headings_that_exist():
+def test_glossary_and_llms_txt_are_in_step_no_word_is_introduced_twice_and_departures_name_headings_that_exist():
     assert glossary.PAGE.read_text(encoding="utf-8") == glossary.page(), "run scripts/glossary.py and commit the result"
+    assert llms.PAGE.read_text(encoding="utf-8") == llms.page(), "run scripts/llms.py and commit the result"
     terms = [term.lower() for path in LESSONS for term, _ in glossary.words(path)]
     assert len(set(terms)) == len(terms) > 50
     named = re.findall(r'\]\(([\w/]+\.ipynb)\), "([^"]+)"', (ROOT / "nbs/departures.md").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""The scripts and the workflows that call them: working copies, commands, the website, results in the README."""
+"""The scripts and the workflows that call them: working copies, commands, what the README says."""
 import json
 import os
 import re
@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import accuracy_floors
 import folds
@@ -16,10 +17,10 @@ import pytest
 import readme_results
 import series
 import torch
-import website
-from conftest import NOTEBOOKS, ROOT, read_notebook
-from run_notebooks import write_page
+import yaml
+from conftest import ROOT, read_notebook
 
+from mnist_scratch import cli
 from mnist_scratch.data import MNIST, Digits
 from mnist_scratch.ledger import COLUMNS
 
@@ -104,6 +105,23 @@ def test_workflows_are_pinned_may_do_no_more_than_they_need_and_name_what_exists
     assert [file for file in files if not (ROOT / file).exists()] == []
 
 
+def test_what_readme_and_pre_commit_tell_one_to_run_is_there():
+    readme, made = (ROOT / "README.md").read_text(encoding="utf-8"), (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"(?:^|`)make (?:[A-Z]+=\S+ )*([a-z]+)", readme, re.M))
+    assert targets >= {"lab", "run", "site", "test", "bench"} and targets <= set(re.findall(r"^(\w+):", made, re.M))
+    for name in set(re.findall(r"mnist-scratch (\w+)", readme)):
+        with pytest.raises(SystemExit, match="0"):
+            cli.main([name, "--help"])
+    for block in re.findall(r"```python\n(.*?)```", readme, re.S):
+        compile(block, "README", "exec")
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0]["hooks"]
+    for word in " ".join(hook["entry"] for hook in hooks).split():
+        if word.startswith(".venv/bin/"):
+            assert Path(sys.executable).with_name(word.rpartition("/")[2]).exists(), word
+        if "/" in word and not word.startswith("."):
+            assert (ROOT / word).exists(), word
+
+
 def test_results_below_their_floors_are_named(monkeypatch):
     rows = {model: [model, "full", 10, floor, 1.0, "cpu"] for model, floor in accuracy_floors.FLOORS.items()}
     monkeypatch.setattr(accuracy_floors, "ledger", lambda: pd.DataFrame(rows.values(), columns=COLUMNS))
@@ -112,8 +130,7 @@ def test_results_below_their_floors_are_named(monkeypatch):
     assert [line.partition(":")[0] for line in accuracy_floors.below()] == ["nearest mean", "ResNet18"]
 
 
-def test_the_readme_shows_the_committed_folds_and_no_others(monkeypatch, tmp_path):
-    monkeypatch.setattr(readme_results, "PICTURE", tmp_path / "results.png")
+def test_the_readme_shows_the_committed_folds_and_no_others():
     assert readme_results.results() in (ROOT / "README.md").read_text(encoding="utf-8")
     runs = json.loads(readme_results.FOLDS.read_text(encoding="utf-8"))
     assert {run["data"] for run in runs} == {"full"} and len({run["machine"] for run in runs}) == 1
@@ -148,24 +165,3 @@ def test_a_fold_is_measured_on_a_fifth_that_no_net_of_it_learns_from(number):
     assert len(learns) == 90 and not torch.isin(learns, held_out[number]).any()
     assert torch.isin(mnist.valid.images[:, 0, 0], learns).all() and parts[number].test.images.equal(mnist.test.images)
     assert parts[number].valid.labels.equal((held_out[number]*150).round().long() % 10)
-
-
-def test_website_has_every_page_and_no_broken_link(tmp_path):
-    folder = tmp_path / "website"
-    shutil.copytree(ROOT / "nbs", tmp_path / "nbs")
-    for path in NOTEBOOKS:
-        write_page(tmp_path / path.relative_to(ROOT))
-    website.website(tmp_path, folder)
-    pages = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.html")}
-    links = {page: re.findall(r'<a [^>]*href="([^"]+)"|<img [^>]*src="([^"]+)"', html) for page, html in pages.items()}
-    for name, said in (("03_linear_model", "learning rate"), ("04_loss_functions", "true digit"),
-                       ("05_two_layer_net", "unit 2"), ("06_resnet", "Nine pixels"), ("09_autograd", "Start again"),
-                       ("bug_clinic", "Which instrument")):
-        frame = re.findall('<iframe sandbox="allow-scripts".*?</iframe>', pages[f"{name}.html"], re.S)[0]
-        assert said in frame, name
-    sources = [*NOTEBOOKS, *(ROOT / "nbs").glob("*.md"), *(ROOT / "benchmarks").rglob("*.md")]
-    assert {f"{path.stem}.html" for path in sources} <= set(pages) - {"index.html"} <= dict(links["index.html"]).keys()
-    for page, target in ((page, "".join(pair)) for page, pairs in links.items() for pair in pairs):
-        file, _, name = target.partition("#")
-        assert re.match("https://|data:", target) or (folder / (file or page)).exists(), (page, target)
-        assert file or not name or f'id="{name}"' in pages[page], (page, target)

@@ -14,7 +14,7 @@ function pad(place, {names, examples, changed}) {
       .pad .seen { width: 112px; height: 112px; image-rendering: pixelated; }
       .pad button, .pad select { font: inherit; margin: 6px 4px 6px 0; padding: 2px 8px; color: #222; background: #f3f3f3; border: 1px solid #767676; border-radius: 3px; }
       .pad label { display: flex; gap: 8px; align-items: center; }
-      .pad label span { width: 4em; } .pad input[type=range] { flex: 1; min-width: 90px; } .pad output { width: 5.5em; }
+      .pad label span { width: 4em; } .pad input[type=range] { flex: 1; min-width: 60px; } .pad output { width: 5.5em; }
       .pad table { border-collapse: collapse; } .pad th { text-align: left; font-weight: normal; padding-right: 10px; }
       .pad td { padding: 0 1px; text-align: center; vertical-align: bottom; height: 40px; } .pad td i { display: block; width: 15px; background: #9ab8d8; }
       .pad td.best i { background: #0a4f94; } .pad td.best { font-weight: bold; } .pad td.says { font-size: 26px; min-width: 1.4em; vertical-align: middle; }
@@ -26,10 +26,10 @@ function pad(place, {names, examples, changed}) {
       <select aria-label="an example"><option value="">example</option>${Object.keys(examples).map(digit => `<option>${digit}</option>`).join("")}</select>
       <div class="message" aria-live="polite"></div>
     </div>
-    <div>
-      <div style="display: flex; gap: 14px">
+    <div style="flex: 1 1 330px; min-width: 0">
+      <div style="display: flex; flex-wrap: wrap; gap: 14px">
         <div>what they get<canvas class="seen" width="28" height="28" role="img" aria-label="the picture that the models get"></canvas></div>
-        <div style="flex: 1">
+        <div style="flex: 1 1 190px">
           ${Object.entries(SLIDERS).map(([name, [low, high, step]]) => `<label><span>${name}</span>
             <input type="range" name="${name}" min="${low}" max="${high}" step="${step}" value="0"><output></output></label>`).join("")}
           <label><input type="checkbox" name="prepared" checked>as MNIST's makers did</label>
