@@ -74,8 +74,9 @@ def models(mnist: MNIST) -> tuple[dict, str]:
 def page_data(nets: dict, learned_from: str) -> str:
     "The script that the page loads: the nets, the sample's training and validation images, and strokes of ten digits."
     numbers, sample = Numbers(), load_mnist("sample", device="cpu")
-    order = torch.randperm(len(sample.train), generator=torch.Generator().manual_seed(0))  # the first few: some of each
-    images, labels = (torch.cat(parts) for parts in zip(sample.train[order], sample.valid[:]))
+    generator = torch.Generator().manual_seed(0)  # in any order: the first few are some of each digit
+    orders = [torch.randperm(len(part), generator=generator) for part in (sample.train, sample.valid)]
+    images, labels = (torch.cat(parts) for parts in zip(sample.train[orders[0]], sample.valid[orders[1]]))
     packed = {name: [numbers.put(one) for one in net.parameters()] for name, net in nets.items() if name != "convNet"}
     packed |= {"means": numbers.put(nets["means"].means.flatten(1)), "convNet": layers(nets["convNet"], numbers.put)}
     pixels = (255*images).round().byte().numpy().tobytes()

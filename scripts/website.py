@@ -19,18 +19,24 @@ TEXTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "nbs/*.md", "benchmarks
 FILES = ("results.png", "constraints.txt", "LICENSE")  # that the texts show or link to
 ROOMS = {"nbs/deeper": ("Deeper", "One further question a notebook, at any time after the lesson that links to it."),
          "nbs/tools": ("Tools", "The plumbing. You can read the lessons without it.")}
-MORE = ("nbs/deeper/index", "nbs/glossary", "nbs/departures", "benchmarks/README", "reference/index", "nbs/tools/index",
-        "CONTRIBUTING", "CHANGELOG")
-PLAYGROUND = """
-```{raw} html
-<div id="playground"><p>Here is a sheet to draw on, once JavaScript is allowed.</p></div>
-""" + "".join(f'<script defer src="_static/{name}.js"></script>\n'
-              for name in ("engine", "digits", "pad", "playground_data", "playground")) + "```\n"
+MORE = ("clinic", "nbs/deeper/index", "nbs/glossary", "nbs/departures", "benchmarks/README", "reference/index",
+        "nbs/tools/index", "CONTRIBUTING", "CHANGELOG")
+
+
+def live(name: str, *scripts: str) -> str:
+    "A place in a page where the last of some scripts draws something to play with."
+    whole = ("engine", "playground_data", "unpack", *scripts)
+    lines = "".join(f'<script defer src="_static/{one}.js"></script>\n' for one in whole)
+    words = "<p>Here is something to play with, once JavaScript is allowed.</p>"
+    return f'\n```{{raw}} html\n<div id="{name}" class="play">{words}</div>\n{lines}```\n'
 
 
 def prepared(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     "With what is moved with the mouse in the place of its picture, with alt text, and with folded cells folded."
-    for cell in notebook.cells:
+    for cell in list(notebook.cells):
+        if re.search(r"^drawing_pad\(", cell.source, re.M):  # which needs Python
+            text = "*Here the sheet is only a picture. [The first page](/index.md) has one to draw on.*"
+            notebook.cells.insert(notebook.cells.index(cell) + 1, nbformat.v4.new_markdown_cell(text))
         if cell.metadata.get("jupyter", {}).get("source_hidden"):
             only_imports = all(re.match(r"(from|import) |[ )#]|$", line) for line in cell.source.splitlines())
             cell.metadata.tags = ["remove-input" if only_imports else "hide-input"]
@@ -67,7 +73,8 @@ def front_page(readme: str, heads: dict[Path, tuple[str, str]]) -> str:
         if path.parent == ROOT / "nbs":
             number = path.stem[:3].replace("_", " ") if path.stem[0].isdigit() else ""
             lessons.append(f"{number}{re.split('[:,]', title)[0]} <nbs/{path.stem}>")
-    return text + PLAYGROUND + picture + rest + contents(lessons, "The path") + contents(list(MORE), "And")
+    readme = text + live("playground", "digits", "pad", "playground") + picture + rest
+    return readme + contents(lessons, "The path") + contents(list(MORE), "And")
 
 
 def lay_out(source: Path, nets: Path):
@@ -93,6 +100,7 @@ def lay_out(source: Path, nets: Path):
         write(f"reference/{name}.md", f"# mnist_scratch.{name}\n\n```{{eval-rst}}\n{about}```\n")
     lines = "".join(f"- [{name}]({name}.md)\n" for name in modules)
     write("reference/index.md", f"# Reference\n\n{lines}" + contents(modules))
+    write("clinic.md", (ROOT / "site/clinic.md").read_text(encoding="utf-8") + live("clinic", "live_clinic"))
     for name in FILES:
         shutil.copy(ROOT / name, source)
     shutil.copy(ROOT / "site/conf.py", source)

@@ -16,9 +16,9 @@ from PIL import Image
 
 from mnist_scratch.data import load_mnist
 from mnist_scratch.digits import as_mnist, asked
-from mnist_scratch.pictures import STROKES, drawn
+from mnist_scratch.pictures import STROKES, drawn, photographed
 
-SCRIPTS = ("engine.js", "digits.js", "pad.js", "playground_data.js", "playground.js")
+SCRIPTS = ("engine.js", "playground_data.js", "unpack.js", "digits.js", "pad.js", "playground.js")
 NAMES = {"means": "pixel means", "linear": "linear", "twoLayer": "two-layer net", "convNet": "convolutional net"}
 
 
@@ -44,7 +44,7 @@ def test_every_page_is_there_with_alt_text_and_no_link_is_broken_or_loads_from_e
     found = pages(folder)
     texts = [path for pattern in website.TEXTS for path in ROOT.glob(pattern) if path != ROOT / "README.md"]
     wanted = {path.relative_to(ROOT).with_suffix(".html").as_posix() for path in [*NOTEBOOKS, *texts]}
-    assert wanted | {"index.html", "search.html", "nbs/deeper/index.html"} <= set(found)
+    assert wanted | {"index.html", "search.html", "clinic.html", "nbs/deeper/index.html"} <= set(found)
     assert {f"reference/{path.stem}.html" for path in (ROOT / "mnist_scratch").glob("[a-z]*.py")} <= set(found)
     for name, html in found.items():
         for tag, target in re.findall(r'<(\w+)\b[^>]*?\b(?:href|src)="([^"]+)"', html):
@@ -129,7 +129,7 @@ def said(page) -> list[str]:
     return page.locator("#playground td.says").all_inner_texts()
 
 
-def test_a_digit_drawn_with_the_mouse_is_answered_by_all_models(page, site):
+def test_a_digit_drawn_or_photographed_is_answered_by_all_models(page, site, tmp_path):
     complaints = heard(page)
     open_playground(page, site[0])
     assert page.locator("#playground th").all_inner_texts() == [*NAMES.values(), "learning below"]
@@ -147,7 +147,14 @@ def test_a_digit_drawn_with_the_mouse_is_answered_by_all_models(page, site):
         page.mouse.up()
     assert said(page)[:4] == ["3"]*4 and "say 3 and not" in page.inner_text("#playground .votes")
     page.locator("#playground select").first.select_option("7")
-    assert said(page)[3] == "7" and complaints == []
+    assert said(page)[3] == "7"
+    photographed(4, 1200, 900).convert("RGB").save(photo := tmp_path / "photo.jpg")
+    page.locator("#playground input[type=file]").set_input_files(photo)
+    page.wait_for_function("document.querySelectorAll('#playground td.says')[3].textContent === '4'")
+    (tmp_path / "no.png").write_text("no picture")
+    page.locator("#playground input[type=file]").set_input_files(tmp_path / "no.png")
+    page.wait_for_selector("text=That file is no picture")
+    assert complaints == []
 
 
 def test_the_page_learns_to_read_920_of_1000_within_fifteen_epochs(page, site):
@@ -208,3 +215,24 @@ def test_the_playground_weighs_at_most_a_megabyte_and_a_half_and_names_the_licen
     assert "CC BY-SA 3.0" in page.inner_text("#playground") and "3,000 images" in page.inner_text("#playground")
     labels = json.loads((folder / "_static/playground_data.js").read_text().partition("=")[2].rstrip("; \n"))["labels"]
     assert len(labels) == 4000 and min(labels[:100].count(digit) for digit in "0123456789") > 3
+
+
+@pytest.mark.parametrize("fault, instrument, reading", [
+    ("the pixels go from 0 to 255", "pixels", "from 0 to 255"),
+    ("it has too few images to learn from", "piles", "30 to learn from"),
+    ("it is judged by images that it learns from", "piles", "500 in both"),
+    ("all its weights begin at zero", "steps", "0 % of the weights in the first step")])
+def test_the_live_clinic_plants_a_fault_shows_it_and_knows_its_name(page, site, fault, instrument, reading):
+    complaints = heard(page)
+    page.goto((site[0] / "clinic.html").as_uri())
+    page.evaluate("clinic.ready")
+    page.evaluate("fault => clinic.next(fault)", fault)
+    page.get_by_role("button", name=instrument).click()
+    _, patient, healthy = page.locator("#clinic tbody tr").first.locator("th, td").all_inner_texts()
+    assert reading in patient and reading not in healthy
+    page.get_by_label("the fault", exact=True).select_option("it goes uphill")
+    page.get_by_role("button", name="Name it").click()
+    assert page.inner_text("#clinic .verdict").startswith("Not that. There one would see a loss that")
+    page.get_by_label("the fault", exact=True).select_option(fault)
+    page.get_by_role("button", name="Name it").click()
+    assert page.inner_text("#clinic .verdict").startswith(f"Yes: {fault}. You needed 1 reading.") and complaints == []

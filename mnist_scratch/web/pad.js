@@ -22,7 +22,8 @@ function pad(place, {names, examples, changed}) {
     <div>
       <canvas class="paper" width="${SIDE}" height="${SIDE}" tabindex="0" role="application"
         aria-label="Paper. Draw a digit with the mouse or a finger. Or with keys: arrows move the pen, space sets it down and lifts it."></canvas>
-      <button class="clear">Clear</button><button class="undo">Undo</button>
+      <button class="clear">Clear</button><button class="undo">Undo</button><button class="photo">Photo</button>
+      <input type="file" accept="image/*" hidden>
       <select aria-label="an example"><option value="">example</option>${Object.keys(examples).map(digit => `<option>${digit}</option>`).join("")}</select>
       <div class="message" aria-live="polite"></div>
     </div>
@@ -39,8 +40,8 @@ function pad(place, {names, examples, changed}) {
     </div></div>`;
   const find = selector => place.querySelector(selector), paper = find(".paper");
   const pen = paper.getContext("2d", {willReadFrequently: true});
-  const inputs = [...place.querySelectorAll("input")];
-  let strokes = [], drawing = false, keys = null, sent = 0;  // keys: where the pen stands that the keyboard moves
+  const inputs = [...place.querySelectorAll("input[name]")], file = find("input[type=file]");
+  let strokes = [], photo = null, drawing = false, keys = null, sent = 0;  // keys: where the keyboard's pen stands
 
   function settings() {
     return Object.fromEntries(inputs.map(input => [input.name, input.type === "range" ? Number(input.value) : input.checked]));
@@ -48,6 +49,10 @@ function pad(place, {names, examples, changed}) {
   function paint() {
     pen.fillStyle = "#fff";
     pen.fillRect(0, 0, SIDE, SIDE);
+    if (photo) {  // the middle of it
+      const scale = SIDE/Math.min(photo.width, photo.height), [width, height] = [scale*photo.width, scale*photo.height];
+      pen.drawImage(photo, (SIDE - width)/2, (SIDE - height)/2, width, height);
+    }
     Object.assign(pen, {lineWidth: PEN, lineCap: "round", lineJoin: "round", strokeStyle: "#000"});
     for (const stroke of strokes) {
       pen.beginPath();
@@ -64,7 +69,7 @@ function pad(place, {names, examples, changed}) {
   function send() {
     paint();
     const rgba = pen.getImageData(0, 0, SIDE, SIDE).data, pixels = new Uint8Array(SIDE*SIDE);
-    pixels.forEach((_, i) => { pixels[i] = rgba[4*i]; });
+    pixels.forEach((_, i) => { pixels[i] = Math.round(0.299*rgba[4*i] + 0.587*rgba[4*i + 1] + 0.114*rgba[4*i + 2]); });
     mark();
     inputs.filter(input => input.type === "range").forEach(input => {
       input.nextElementSibling.textContent = `${input.value} ${SLIDERS[input.name][3]}`;
@@ -117,12 +122,16 @@ function pad(place, {names, examples, changed}) {
     if (keys.down) strokes.at(-1).push([keys.right, keys.top]);
     send();
   });
-  find(".clear").addEventListener("click", () => { strokes = []; keys = null; send(); });
-  find(".undo").addEventListener("click", () => { strokes.pop(); keys = null; send(); });
-  find("select").addEventListener("change", event => {
-    strokes = structuredClone(examples[event.target.value] ?? []);
-    keys = null;
-    send();
+  function start(own, picture = null) { [strokes, photo, keys] = [own, picture, null]; send(); }
+  find(".clear").addEventListener("click", () => start([]));
+  find(".undo").addEventListener("click", () => start(strokes.slice(0, -1), photo));
+  find("select").addEventListener("change", event => start(structuredClone(examples[event.target.value] ?? [])));
+  find(".photo").addEventListener("click", () => file.click());
+  file.addEventListener("change", async () => {
+    if (!file.files.length) return;
+    try { start([], await createImageBitmap(file.files[0])); }
+    catch { find(".message").textContent = "That file is no picture that a browser can open."; }
+    file.value = "";
   });
   inputs.forEach(input => input.addEventListener("input", send));
   send();

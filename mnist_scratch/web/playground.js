@@ -4,7 +4,6 @@ const playground = (() => {
   const N_TRAIN = 3000, N_VALID = 1000, SHOWN = 16;  // images; units whose weights are drawn
   const find = selector => document.querySelector(`#playground ${selector}`);
   const best = shares => shares.indexOf(Math.max(...shares));
-  const bytes = text => Uint8Array.from(atob(text), sign => sign.charCodeAt(0));
 
   // ---- the nets that have learned before
 
@@ -40,7 +39,7 @@ const playground = (() => {
   }
   function changed(pixels, settings) {
     drawing = null;
-    if (pixels.every(value => value === 255)) return show({...empty, message: "Draw a digit, or choose an example."});
+    if (pixels.every(value => value === 255)) return show({...empty, message: "Draw a digit, open a photo of one, or choose an example."});
     try { drawing = prepared(pixels, settings); } catch (error) { return show({...empty, message: `As it stands, ${error.message}`}); }
     answer();
   }
@@ -180,10 +179,6 @@ const playground = (() => {
 
   // ---- the page
 
-  async function unpackedImages() {
-    const stream = new Blob([bytes(PLAYGROUND.images)]).stream().pipeThrough(new DecompressionStream("deflate"));
-    return Float32Array.from(new Uint8Array(await new Response(stream).arrayBuffer()), value => value/255);
-  }
   document.getElementById("playground").innerHTML = `
     <div class="card"><div class="sheet"></div>
       <p class="votes"><canvas width="28" height="28" role="img" aria-label="the votes of the pixels between the two nearest means"></canvas><span></span></p></div>
