@@ -6,6 +6,7 @@ NETS is what scripts/playground.py writes, for the first page. `make site` does 
 import re
 import shutil
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import nbformat
@@ -21,11 +22,13 @@ ROOMS = {"nbs/deeper": ("Deeper", "One further question a notebook, at any time 
          "nbs/tools": ("Tools", "The plumbing. You can read the lessons without it.")}
 MORE = ("clinic", "nbs/deeper/index", "nbs/glossary", "nbs/departures", "benchmarks/README", "reference/index",
         "nbs/tools/index", "CONTRIBUTING", "CHANGELOG")
+BEGIN = "\n**[Begin with 01](nbs/01_tensors.ipynb)**: what did they see in your drawing?\n"
+EXECUTED = "*You are reading an executed copy. [Start](/index.md) says how to run it, and change it, yourself.*"
 
 
 def live(name: str, *scripts: str) -> str:
     "A place in a page where the last of some scripts draws something to play with."
-    whole = ("engine", "playground_data", "unpack", *scripts)
+    whole = ("engine", "playground_data", "site", *scripts)
     lines = "".join(f'<script defer src="_static/{one}.js"></script>\n' for one in whole)
     words = "<p>Here is something to play with, once JavaScript is allowed.</p>"
     return f'\n```{{raw}} html\n<div id="{name}" class="play">{words}</div>\n{lines}```\n'
@@ -33,19 +36,22 @@ def live(name: str, *scripts: str) -> str:
 
 def prepared(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     "With what is moved with the mouse in the place of its picture, with alt text, and with folded cells folded."
-    for cell in list(notebook.cells):
+    for before, cell in zip([None, *notebook.cells], list(notebook.cells)):
         if re.search(r"^drawing_pad\(", cell.source, re.M):  # which needs Python
             text = "*Here the sheet is only a picture. [The first page](/index.md) has one to draw on.*"
             notebook.cells.insert(notebook.cells.index(cell) + 1, nbformat.v4.new_markdown_cell(text))
         if cell.metadata.get("jupyter", {}).get("source_hidden"):
             only_imports = all(re.match(r"(from|import) |[ )#]|$", line) for line in cell.source.splitlines())
             cell.metadata.tags = ["remove-input" if only_imports else "hide-input"]
+        if before and "<summary>Look after" in before.source:
+            cell.metadata.tags = [*cell.metadata.get("tags", []), "hide-output"]
         for output in cell.get("outputs", []):
             about = output.get("metadata", {}).get("image/png", {})
             if "widget" in about:
                 output.data = {"text/html": widget(about["widget"], about["alt"], about["data"])}
             elif "alt" in about:
                 cell.metadata.mystnb = {"image": {"alt": about["alt"]}}
+    notebook.cells.insert(1, nbformat.v4.new_markdown_cell(EXECUTED))
     return notebook
 
 
@@ -58,7 +64,9 @@ def contents(entries: list[str], caption: str = "") -> str:
 def room_page(room: str, heads: dict[Path, tuple[str, str]]) -> str:
     "What the room is for, and each of its notebooks with its first sentences."
     name, about = ROOMS[room]
-    own = {path: head for path, head in heads.items() if path.parent == ROOT / room}
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")  # whose order is that of the lessons
+    own = {path: heads[path] for path in sorted(heads, key=lambda path: readme.find(path.name))
+           if path.parent == ROOT / room}
     lines = "".join(f"- [{title}]({path.name}): {begins}\n" for path, (title, begins) in own.items())
     return f"# {name}\n\n{about}\n\n{lines}" + contents([f"{title.partition(':')[0]} <{path.stem}>"
                                                         for path, (title, _) in own.items()])
@@ -73,7 +81,7 @@ def front_page(readme: str, heads: dict[Path, tuple[str, str]]) -> str:
         if path.parent == ROOT / "nbs":
             number = path.stem[:3].replace("_", " ") if path.stem[0].isdigit() else ""
             lessons.append(f"{number}{re.split('[:,]', title)[0]} <nbs/{path.stem}>")
-    readme = text + live("playground", "digits", "pad", "playground") + picture + rest
+    readme = text + live("playground", "digits", "pad", "playground") + BEGIN + picture + rest
     return readme + contents(lessons, "The path") + contents(list(MORE), "And")
 
 
@@ -98,9 +106,11 @@ def lay_out(source: Path, nets: Path):
     for name in modules:
         about = f".. automodule:: mnist_scratch.{name}\n   :members:\n"
         write(f"reference/{name}.md", f"# mnist_scratch.{name}\n\n```{{eval-rst}}\n{about}```\n")
-    lines = "".join(f"- [{name}]({name}.md)\n" for name in modules)
+    names = {name: " ".join(f"`{one}`" for one in import_module(f"mnist_scratch.{name}").__all__) for name in modules}
+    lines = "".join(f"- [{name}]({name}.md): {own}\n" for name, own in names.items())
     write("reference/index.md", f"# Reference\n\n{lines}" + contents(modules))
-    write("clinic.md", (ROOT / "site/clinic.md").read_text(encoding="utf-8") + live("clinic", "live_clinic"))
+    text, dash, instruments = (ROOT / "site/clinic.md").read_text(encoding="utf-8").partition("\n- ")
+    write("clinic.md", text + live("clinic", "live_clinic") + dash + instruments)
     for name in FILES:
         shutil.copy(ROOT / name, source)
     shutil.copy(ROOT / "site/conf.py", source)

@@ -1,4 +1,6 @@
 """How Sphinx makes the website out of the pages that scripts/website.py lays out for it."""
+import re
+
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
 from fastcore.docments import docments
@@ -12,8 +14,7 @@ html_sourcelink_suffix = ""
 
 nb_execution_mode = "off"  # the committed outputs are shown
 nb_ipywidgets_js = {}
-nb_code_prompt_show = "code"
-nb_code_prompt_hide = "code"
+nb_code_prompt_show = nb_code_prompt_hide = "{type}"  # source or outputs
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 suppress_warnings = ["myst.xref_missing", "toc.not_included"]
@@ -28,15 +29,21 @@ html_theme = "sphinx_book_theme"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_use_index = html_domain_indices = False  # the search finds more
-html_show_copyright = html_show_sphinx = False
-html_theme_options = {"navbar_persistent": [], "show_toc_level": 2, "use_fullscreen_button": False}
+html_show_copyright = html_show_sphinx = html_show_search_summary = False
+html_theme_options = {"navbar_persistent": [], "show_toc_level": 2, "use_fullscreen_button": False,
+                      "footer_content_items": []}
 html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
 
 
 def mathml(self, node):
     "A formula as MathML."
+    if re.search(r"frac[^{]", node.astext()):
+        raise ValueError(f"A fraction needs its braces: {node.astext()}")
     formula = node.astext().replace("·", r"\cdot ").replace("≈", r"\approx ")
-    self.body.append(tex2mathml(formula, as_block=node.tagname == "math_block"))
+    if node.tagname == "math_block":
+        self.body.append(f'<div class="formula" tabindex="0">{tex2mathml(formula, as_block=True)}</div>')
+    else:
+        self.body.append(tex2mathml(formula))
     raise nodes.SkipNode
 
 

@@ -1,33 +1,26 @@
 // A net learns in the page, and one thing is wrong with it, by chance. The visitor takes readings and names the fault.
-// Needs engine.js, and the images of PLAYGROUND.
+// Needs engine.js and site.js.
 const clinic = (() => {
   const UNITS = 32, BATCH = 50, EPOCHS = 12, HELD = 3000, N_HELD = 500;  // the held-out images begin at HELD
   const HEALTHY = {n: 1000, rate: 0.5, deviation: 1, scale: 1, mixed: false, forgets: true, uphill: false, turned: false, held: HELD};
   const FAULTS = {  // what is changed, and the sign of it
-    "nothing is wrong with it": [{}, "every reading like that of the healthy net"],
-    "its steps are too large": [{rate: 60}, "steps a hundred times as large, and a loss far above the first one"],
+    "nothing is wrong with it": [{}, "every reading much like the healthy net's"],
+    "its steps are too large": [{rate: 60}, "a first step a hundred times as large as the healthy net's"],
     "its steps are too small": [{rate: 0.004}, "steps a hundredth as large, and a loss that hardly moves"],
     "the labels belong to other images": [{mixed: true}, "images and labels that do not fit, at a look"],
     "all its weights begin at zero": [{deviation: 0}, "hidden units that are all alike"],
     "the pixels go from 0 to 255": [{scale: 255}, "pixels up to 255"],
-    "old gradients are never cleared": [{forgets: false}, "steps that begin like the healthy net's, and are several times as large after ten"],
+    "old gradients are never cleared": [{forgets: false}, "a first step like the healthy net's, a tenth one several times as large, and a loss that falls before it climbs"],
     "it has too few images to learn from": [{n: 30}, "a pile of 30, a training loss near 0 and a high validation loss"],
     "it is judged by images that it learns from": [{held: 0}, "images that lie in both piles, and two losses that are alike"],
-    "it goes uphill": [{uphill: true}, "a loss that begins like the healthy net's and climbs"],
+    "it goes uphill": [{uphill: true}, "a first step like the healthy net's, a loss that climbs from the start, and ten images that it never learns by heart"],
     "it is judged by pictures turned by a quarter": [{turned: true}, "held-out pictures that lie on their side, at a look"],
   };
   const find = selector => document.querySelector(`#clinic ${selector}`);
   const labels = Array.from(PLAYGROUND.labels, Number);
-  let images, healthy, patient, fault, readings, begun = 0;
+  let images, healthy, patient, fault, taken, guesses, begun = 0;
 
-  const shuffled = list => list.map(one => [Math.random(), one]).sort(([a], [b]) => a - b).map(([, one]) => one);
-  const places = (from, count) => Array.from({length: count}, (_, i) => from + i);
-  const normal = () => Math.sqrt(-2*Math.log(1 - Math.random()))*Math.cos(2*Math.PI*Math.random());
-  function layer(n_in, n_out, deviation) {
-    return [engine.tensor(Array.from({length: n_in*n_out}, () => deviation*normal()/Math.sqrt(n_in)), [n_out, n_in], true),
-            engine.tensor(new Float32Array(n_out), [n_out], true)];
-  }
-  const fresh = ({deviation}) => [...layer(784, UNITS, deviation), ...layer(UNITS, 10, deviation)];
+  const fresh = ({deviation}) => [...layer(784, UNITS, deviation/28), ...layer(UNITS, 10, deviation/Math.sqrt(UNITS))];
   const seen = ({scale, turned}, place, isHeld) => Float32Array.from({length: 784}, (_, i) =>
     scale*images[784*place + (turned && isHeld ? 28*(27 - i % 28) + Math.floor(i/28) : i)]);
 
@@ -55,8 +48,8 @@ const clinic = (() => {
   async function learn(run) {
     const mine = begun;
     for (let epoch = 0; epoch <= EPOCHS; epoch++) {
-      const order = shuffled(places(0, run.n));
-      for (let i = 0; epoch && i < run.n; i += BATCH) run.steps.push(step(run, order.slice(i, i + BATCH)));
+      const order = shuffled(places(0, HEALTHY.n).map(place => place % run.n));  // as many steps, also from few images
+      for (let i = 0; epoch && i < HEALTHY.n; i += BATCH) run.steps.push(step(run, order.slice(i, i + BATCH)));
       run.losses[0].push(lossOf(run, places(0, Math.min(run.n, N_HELD))).data[0]);
       run.losses[1].push(lossOf(run, places(run.held, N_HELD), true).data[0]);
       if (run === patient) draw();
@@ -123,7 +116,8 @@ const clinic = (() => {
     return cell;
   }
   function read(name) {
-    readings += 1;
+    if (taken.has(name)) return;
+    taken.add(name);
     const row = find("tbody").insertRow(0), head = document.createElement("th");
     head.scope = "row";
     head.textContent = name;
@@ -131,16 +125,22 @@ const clinic = (() => {
   }
   function name() {
     const said = find("select").value;
-    find(".verdict").textContent = !said ? "Choose a fault first." : said === fault ?
-      `Yes: ${fault}. You needed ${readings} reading${readings === 1 ? "" : "s"}. The sign of it: ${FAULTS[fault][1]}.` :
+    if (!said) { find(".verdict").textContent = "Choose a fault first."; return; }
+    guesses += 1;
+    const counted = (n, word) => `${n} ${word}${n === 1 ? "" : word === "guess" ? "es" : "s"}`;
+    find(".verdict").textContent = said === fault ?
+      `Yes: ${fault}. You needed ${counted(taken.size, "reading")} and ${counted(guesses, "guess")}. The sign of it: ${FAULTS[fault][1]}.` :
       `Not that. There one would see ${FAULTS[said][1]}.`;
   }
   async function next(chosen) {
     begun += 1;
+    const last = fault && !find(".verdict").textContent.startsWith("Yes") ? `The last patient: ${fault}. ` : "";
     fault = chosen ?? shuffled(Object.keys(FAULTS).filter(one => one !== fault))[0];
-    [readings, patient, healthy] = [0, admit(FAULTS[fault][0]), admit({})];
+    [taken, guesses, patient, healthy] = [new Set(), 0, admit(FAULTS[fault][0]), admit({})];
+    patient.net = healthy.net.map(({data, shape}) => engine.tensor(data.map(one => one*patient.deviation), shape, true));
+    draw();
     find("tbody").replaceChildren();
-    find(".verdict").textContent = "It learns …";
+    find(".verdict").textContent = `${last}The next one learns …`;
     find("select").value = "";
     document.querySelectorAll("#clinic button").forEach(button => { button.disabled = true; });
     const mine = begun;
@@ -148,7 +148,7 @@ const clinic = (() => {
     if (mine === begun) await learn(patient);
     if (mine !== begun) return;
     document.querySelectorAll("#clinic button").forEach(button => { button.disabled = false; });
-    find(".verdict").textContent = "It has learned. What is wrong with it?";
+    find(".verdict").textContent = `${last}It has learned. What is wrong with it?`;
   }
   document.getElementById("clinic").innerHTML = `<div class="card">
     <canvas class="curves" height="180" role="img" aria-label="the losses of the patient and, dashed, of a healthy net, over the epochs"></canvas>

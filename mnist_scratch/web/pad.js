@@ -15,25 +15,25 @@ function pad(place, {names, examples, changed}) {
       .pad button, .pad select { font: inherit; margin: 6px 4px 6px 0; padding: 2px 8px; color: #222; background: #f3f3f3; border: 1px solid #767676; border-radius: 3px; }
       .pad label { display: flex; gap: 8px; align-items: center; }
       .pad label span { width: 4em; } .pad input[type=range] { flex: 1; min-width: 60px; } .pad output { width: 5.5em; }
-      .pad table { border-collapse: collapse; } .pad th { text-align: left; font-weight: normal; padding-right: 10px; }
+      .pad table { border-collapse: collapse; } .pad tr { height: 44px; } .pad th { text-align: left; font-weight: normal; padding-right: 10px; }
       .pad td { padding: 0 1px; text-align: center; vertical-align: bottom; height: 40px; } .pad td i { display: block; width: 15px; background: #9ab8d8; }
       .pad td.best i { background: #0a4f94; } .pad td.best { font-weight: bold; } .pad td.says { font-size: 26px; min-width: 1.4em; vertical-align: middle; }
     </style>
-    <div>
+    <div style="width: ${SIDE + 2}px">
       <canvas class="paper" width="${SIDE}" height="${SIDE}" tabindex="0" role="application"
         aria-label="Paper. Draw a digit with the mouse or a finger. Or with keys: arrows move the pen, space sets it down and lifts it."></canvas>
-      <button class="clear">Clear</button><button class="undo">Undo</button><button class="photo">Photo</button>
+      <button class="clear">Clear</button><button class="undo">Undo</button><button class="photo" title="Open a picture; its middle is used">Photo</button>
       <input type="file" accept="image/*" hidden>
       <select aria-label="an example"><option value="">example</option>${Object.keys(examples).map(digit => `<option>${digit}</option>`).join("")}</select>
       <div class="message" aria-live="polite"></div>
     </div>
     <div style="flex: 1 1 330px; min-width: 0">
       <div style="display: flex; flex-wrap: wrap; gap: 14px">
-        <div>what they get<canvas class="seen" width="28" height="28" role="img" aria-label="the picture that the models get"></canvas></div>
+        <div>what the models get<canvas class="seen" width="28" height="28" role="img" aria-label="the picture that the models get"></canvas></div>
         <div style="flex: 1 1 190px">
           ${Object.entries(SLIDERS).map(([name, [low, high, step]]) => `<label><span>${name}</span>
             <input type="range" name="${name}" min="${low}" max="${high}" step="${step}" value="0"><output></output></label>`).join("")}
-          <label><input type="checkbox" name="prepared" checked>as MNIST's makers did</label>
+          <label><input type="checkbox" name="prepared" checked>prepared as MNIST's makers did</label>
         </div>
       </div>
       <table>${names.map(name => `<tr><th scope="row">${name}</th><td class="says"></td>${"<td></td>".repeat(10)}</tr>`).join("")}</table>
@@ -42,6 +42,7 @@ function pad(place, {names, examples, changed}) {
   const pen = paper.getContext("2d", {willReadFrequently: true});
   const inputs = [...place.querySelectorAll("input[name]")], file = find("input[type=file]");
   let strokes = [], photo = null, drawing = false, keys = null, sent = 0;  // keys: where the keyboard's pen stands
+  const past = [];  // what "Undo" goes back to
 
   function settings() {
     return Object.fromEntries(inputs.map(input => [input.name, input.type === "range" ? Number(input.value) : input.checked]));
@@ -57,7 +58,7 @@ function pad(place, {names, examples, changed}) {
     for (const stroke of strokes) {
       pen.beginPath();
       stroke.forEach(([right, down]) => pen.lineTo(right*SIDE, down*SIDE));
-      if (stroke.length === 1) pen.lineTo(stroke[0][0]*SIDE, stroke[0][1]*SIDE);
+      if (stroke.length === 1) pen.lineTo(stroke[0][0]*SIDE + 0.1, stroke[0][1]*SIDE);  // a dot
       pen.stroke();
     }
   }
@@ -98,7 +99,7 @@ function pad(place, {names, examples, changed}) {
   paper.addEventListener("pointerdown", event => {
     if (event.isPrimary === false) return;
     paper.setPointerCapture(event.pointerId);
-    keys = null;
+    keep();
     drawing = true;
     strokes.push([here(event)]);
     paint();
@@ -118,19 +119,32 @@ function pad(place, {names, examples, changed}) {
     const inside = at => Math.max(0.05, Math.min(0.95, at));
     keys.right = inside(keys.right + 0.025*step[0]);
     keys.top = inside(keys.top + 0.025*step[1]);
-    if (event.key === " " && (keys.down = !keys.down)) strokes.push([]);
+    if (event.key === " " && (keys.down = !keys.down)) {
+      const {right, top} = keys;
+      keep();
+      keys = {right, top, down: true};
+      strokes.push([]);
+    }
     if (keys.down) strokes.at(-1).push([keys.right, keys.top]);
     send();
   });
-  function start(own, picture = null) { [strokes, photo, keys] = [own, picture, null]; send(); }
-  find(".clear").addEventListener("click", () => start([]));
-  find(".undo").addEventListener("click", () => start(strokes.slice(0, -1), photo));
+  function keep() {  // before something new
+    past.push([structuredClone(strokes), photo]);
+    keys = null;
+    find("select").value = "";
+  }
+  function start(own, picture = null) { keep(); [strokes, photo] = [own, picture]; send(); }
+  find(".clear").addEventListener("click", () => {
+    for (const input of inputs) if (input.type === "range") input.value = 0;
+    start([]);
+  });
+  find(".undo").addEventListener("click", () => { [strokes, photo] = past.pop() ?? [[], null]; keys = null; send(); });
   find("select").addEventListener("change", event => start(structuredClone(examples[event.target.value] ?? [])));
   find(".photo").addEventListener("click", () => file.click());
   file.addEventListener("change", async () => {
     if (!file.files.length) return;
     try { start([], await createImageBitmap(file.files[0])); }
-    catch { find(".message").textContent = "That file is no picture that a browser can open."; }
+    catch { start([]); find(".message").textContent = "That file is no picture that a browser can open."; }
     file.value = "";
   });
   inputs.forEach(input => input.addEventListener("input", send));

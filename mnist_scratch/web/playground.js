@@ -22,14 +22,17 @@ const playground = (() => {
     "linear": image => engine.linear(image, ...nets.linear).data,
     "two-layer net": image => engine.twoLayer(nets.twoLayer, image).data,
     "convolutional net": image => engine.convNet(nets.convNet, image).data,
-    "learning below": image => logitsOf(image).data,
+    "learning below": image => epochs ? logitsOf(image).data : null,  // nobody asks who has not begun
   };
   function softmax(logits) {
     const most = Math.max(...logits), powers = Array.from(logits, logit => Math.exp(logit - most));
     const total = powers.reduce((sum, power) => sum + power);
     return powers.map(power => power/total);
   }
-  const answers = image => Object.values(LOGITS).map(logits => softmax(logits(engine.tensor(image, [1, 784]))));
+  const answers = image => Object.values(LOGITS).map(logits => {
+    const own = logits(engine.tensor(image, [1, 784]));
+    return own && softmax(own);
+  });
 
   let drawing = null;  // what the nets get to see
   const empty = {picture: new Array(784).fill(0), answers: []};
@@ -62,7 +65,7 @@ const playground = (() => {
     const [one, other] = shares ? [...shares.keys()].sort((a, b) => shares[b] - shares[a]) : [];
     const apart = (digit, i) => (drawing[i] - means.data[784*digit + i])**2;
     paint(find(".votes canvas"), Array.from({length: 784}, (_, i) => shares ? apart(other, i) - apart(one, i) : 0), 0.6);
-    find(".votes span").textContent = shares ? `Why the pixel means say ${one} and not ${other}: red pixels vote for ${one}, blue ones for ${other}.` : "";
+    find(".votes span").textContent = shares ? `Why the pixel means say ${one} and not ${other}, by a hair (their ten distances hardly differ): red pixels vote for ${one}, blue ones for ${other}.` : "";
   }
 
   // ---- the net that learns
@@ -88,36 +91,23 @@ const playground = (() => {
     return engine.mean(engine.multiply(off, off));
   }
   const labels = Array.from(PLAYGROUND.labels, Number);
-  let images, parameters, courses, epochs, order, next, run = 0;  // run: the number of the one that may go on, 0 for none
+  let images, parameters, courses, epochs, counted, measuredAt = 0, order, next, run = 0;  // run: the number of the one that may go on, 0 for none
 
-  function normal(deviation) { return deviation*Math.sqrt(-2*Math.log(1 - Math.random()))*Math.cos(2*Math.PI*Math.random()); }
-  function layer(n_in, n_out) {
-    const deviation = {"1/√inputs": 1/Math.sqrt(n_in), "all zero": 0, "far too large": 1}[knob("start")];
-    return [engine.tensor(Array.from({length: n_in*n_out}, () => normal(deviation)), [n_out, n_in], true),
-            engine.tensor(new Float32Array(n_out), [n_out], true)];
-  }
+  const deviation = n_in => ({"1/√inputs": 1/Math.sqrt(n_in), "all zero": 0, "far too large": 1})[knob("start")];
   const logitsOf = batch => engine.twoLayer(parameters, batch);
   function batchOf(places) {
     const batch = new Float32Array(784*places.length);
     places.forEach((place, row) => batch.set(images.subarray(784*place, 784*place + 784), 784*row));
     return [engine.tensor(batch, [places.length, 784]), places.map(place => labels[place])];
   }
-  const places = (from, to) => Array.from({length: to - from}, (_, i) => from + i);
   function measured(some) {
     const [batch, wanted] = batchOf(some), logits = logitsOf(batch);
     const right = wanted.filter((label, row) => best([...logits.data.subarray(10*row, 10*row + 10)]) === label).length;
     return {loss: LOSSES[knob("loss")](logits, wanted).data[0], right};
   }
-  function shuffled(list) {
-    for (let i = list.length - 1; i > 0; i--) {
-      const j = Math.floor(Math.random()*(i + 1));
-      [list[i], list[j]] = [list[j], list[i]];
-    }
-    return list;
-  }
   function begin() {
-    parameters = [...layer(784, number("units")), ...layer(number("units"), 10)];
-    [courses, epochs, order, next] = [[], 0, [], 0];
+    parameters = [[784, number("units")], [number("units"), 10]].flatMap(([n_in, n_out]) => layer(n_in, n_out, deviation(n_in)));
+    [courses, epochs, counted, order, next] = [[], 0, 0, [], 0];
     measure();
   }
   function step() {
@@ -128,7 +118,7 @@ const playground = (() => {
     epochs += some.length/order.length;
   }
   function measure() {
-    const seen = measured(places(0, Math.min(number("images"), N_VALID))), others = measured(places(N_TRAIN, N_TRAIN + N_VALID));
+    const seen = measured(places(0, Math.min(number("images"), N_VALID))), others = measured(places(N_TRAIN, N_VALID));
     courses.push([epochs, seen.loss, others.loss]);
     const share = 100*seen.right/Math.min(number("images"), N_VALID);
     find(".words").textContent = Number.isFinite(seen.loss + others.loss) ?
@@ -138,18 +128,20 @@ const playground = (() => {
     curves();
     const weights = parameters[0].data, limit = weights.reduce((most, weight) => Math.max(most, Math.abs(weight)), 1e-9);
     document.querySelectorAll("#playground .units canvas").forEach((canvas, unit) => {
+      canvas.hidden = unit >= number("units");
       paint(canvas, Array.from({length: 784}, (_, i) => weights[784*unit + i] ?? 0), limit);
     });
     answer();
   }
   function curves() {
     const canvas = find(".curves"), pen = canvas.getContext("2d"), width = canvas.width = canvas.clientWidth, {height} = canvas;
-    const top = Math.max(...courses.slice(0, 3).flatMap(([, seen, others]) => [seen, others]).filter(Number.isFinite), 1e-6), end = Math.max(15, epochs);
+    const top = Math.max(...courses.flatMap(([, seen, others]) => [seen, others]).filter(Number.isFinite), 1e-6), end = Math.max(15, epochs);
     const x = epoch => 44 + (width - 54)*epoch/end, y = loss => height - 24 - (height - 34)*Math.min(1.02, loss/top);
     Object.assign(pen, {font: "13px sans-serif", fillStyle: "#444", strokeStyle: "#999", lineWidth: 1});
     pen.strokeRect(44, 10, width - 54, height - 34);
-    for (const share of [0, 0.5, 1]) pen.fillText((top*share).toPrecision(2), 4, y(top*share) + 4);
-    for (const share of [0, 0.5, 1]) pen.fillText(Math.round(end*share), x(end*share) - 8, height - 8);
+    pen.textAlign = "right";
+    for (const share of [0, 0.5, 1]) pen.fillText(Number((top*share).toPrecision(2)), 40, y(top*share) + 4);
+    for (const epoch of [0, end]) pen.fillText(Math.round(epoch), x(epoch) + 4, height - 8);
     pen.lineWidth = 2;
     for (const [which, colour] of [[1, "#1f77b4"], [2, "#d95f02"]]) {
       pen.strokeStyle = colour;
@@ -162,7 +154,7 @@ const playground = (() => {
     run = 0;
     find(".learn").textContent = "Learn";
   }
-  function goOn(own, measuredAt = 0, counted = epochs) {  // a little, then let the page breathe
+  function goOn(own) {  // a little, then let the page breathe
     if (run !== own) return;
     const start = performance.now();
     while (performance.now() - start < 40) {
@@ -174,7 +166,7 @@ const playground = (() => {
       }
     }
     answer();
-    setTimeout(() => goOn(own, measuredAt, counted));
+    setTimeout(() => goOn(own));
   }
 
   // ---- the page
@@ -183,15 +175,15 @@ const playground = (() => {
     <div class="card"><div class="sheet"></div>
       <p class="votes"><canvas width="28" height="28" role="img" aria-label="the votes of the pixels between the two nearest means"></canvas><span></span></p></div>
     <div class="card">
-      <p><b>Now teach one yourself.</b> A two-layer net begins with random weights and learns from 3,000 digits, here in your browser. Draw above, and watch its answer.</p>
+      <p><b>Now teach one yourself.</b> A two-layer net begins with random weights and learns here, in your browser. Draw above, and watch its answer.</p>
       <div class="knobs">${Object.entries(KNOBS).map(([name, [title, choices, first]]) => `<label>${title}<select name="${name}">${
         choices.map(choice => `<option${choice === first ? " selected" : ""}>${choice}</option>`).join("")}</select></label>`).join("")}</div>
       <p><button class="learn">Learn</button> <button class="again">Start again</button></p>
       <p class="words" aria-live="polite"></p>
       <canvas class="curves" width="640" height="200" role="img" aria-label="the loss over the epochs, of the digits that it learns from and of the others"></canvas>
-      <p class="legend"><i style="background: #1f77b4"></i>loss of the digits that it learns from <i style="background: #d95f02"></i>loss of 1,000 others, over epochs</p>
+      <p class="legend"><i style="background: #1f77b4"></i>loss of the digits that it learns from (of at most 1,000) <i style="background: #d95f02"></i>loss of 1,000 others, over epochs</p>
       <div class="units" role="img" aria-label="the weights of the first ${SHOWN} hidden units as pictures: red positive, blue negative">${'<canvas width="28" height="28"></canvas>'.repeat(SHOWN)}</div>
-      <p class="legend">What ${SHOWN} of its hidden units look for: red pixels speak for ink, blue ones against.</p>
+      <p class="legend">What its hidden units look for, the first ${SHOWN} of them: red pixels speak for ink, blue ones against.</p>
       <p class="legend">The nets above have learned from ${PLAYGROUND.learnedFrom}, as in lesson 08. All images are MNIST's, by Yann LeCun,
         Corinna Cortes and Christopher J. C. Burges, under <a href="https://creativecommons.org/licenses/by-sa/3.0/">CC BY-SA 3.0</a>.</p>
     </div>`;
