@@ -79,8 +79,11 @@ def main():
     folder = series.ROOT if arguments.edit else COPIES
     for copy in [] if arguments.edit else refresh(arguments.outputs):
         print(f"Kept as you left it: {copy.relative_to(series.ROOT)}. There is a newer one; delete yours to get it.")
+    (quiet := series.BUILD / "jupyter/lab/overrides.json").parent.mkdir(parents=True, exist_ok=True)
+    quiet.write_text('{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}', encoding="utf-8")
     as_root = ["--allow-root"] if getattr(os, "geteuid", lambda: 1)() == 0 else []
-    settings = [f"--ServerApp.root_dir={folder}", "--LabApp.default_url=/lab/tree/nbs/01_tensors.ipynb"]
+    settings = [f"--ServerApp.root_dir={folder}", "--LabApp.default_url=/lab/tree/nbs/01_tensors.ipynb",
+                f"--LabApp.app_settings_dir={quiet.parent}"]  # nobody who came to learn is asked about Jupyter's news
     command = [sys.executable, "-m", "jupyter", "lab", *settings, *as_root, *arguments.flags]
     os.execv(sys.executable, command)
 

@@ -63,7 +63,7 @@ def test_what_is_drawn_on_the_pad_is_read_and_the_bars_follow(page, lab):  # no 
     page.goto(lab)
     page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', state="attached", timeout=90_000)
     for _ in range(30):  # a notebook that is not quite there does not run, and says nothing
-        page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+        page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")  # its promise may hang
         page.wait_for_timeout(2000)
         if page.locator(".jp-InputPrompt").first.inner_text().strip() not in ("[ ]:", ""):
             break

@@ -62,15 +62,17 @@ def test_a_copy_has_no_outputs_and_is_never_overwritten_once_it_was_changed(hous
 
 
 @pytest.mark.parametrize("uid, flags, folder", [(0, [], "lab"), (1000, ["--edit"], "")])
-def test_lab_starts_jupyter_on_the_copies_also_as_root_and_hands_flags_on(house, monkeypatch, uid, flags, folder):
+def test_lab_starts_jupyter_on_the_copies_also_as_root_with_flags(house, tmp_path, monkeypatch, uid, flags, folder):
     started = []
     monkeypatch.setattr(os, "execv", lambda *command: started.extend(command))
     monkeypatch.setattr(os, "geteuid", lambda: uid, raising=False)
     monkeypatch.setattr(sys, "argv", ["lab.py", *flags, "--", "--port", "8899"])
     monkeypatch.setattr(series, "use_own_kernel", lambda: None)
+    monkeypatch.setattr(series, "BUILD", tmp_path)
     lab.main()
+    assert "fetchNews" in (tmp_path / "jupyter/lab/overrides.json").read_text()
     options = [f"--ServerApp.root_dir={house / folder}", "--LabApp.default_url=/lab/tree/nbs/01_tensors.ipynb",
-               *["--allow-root"]*(uid == 0), "--port", "8899"]
+               f"--LabApp.app_settings_dir={tmp_path / 'jupyter/lab'}", *["--allow-root"]*(uid == 0), "--port", "8899"]
     assert (ROOT / options[1].partition("/lab/tree/")[2]).exists()
     assert started == [sys.executable, [sys.executable, "-m", "jupyter", "lab", *options]]
 
