@@ -100,6 +100,9 @@ def lay_out(source: Path, nets: Path):
             write("index.md", front_page(text, heads))
         else:
             write(path.relative_to(ROOT).as_posix(), text if text.startswith("# ") else f"# {path.stem}\n\n{text}")
+    results = [f"results/{path.stem}" for path in sorted((ROOT / "benchmarks/results").glob("*.md"))]
+    with (source / "benchmarks/README.md").open("a", encoding="utf-8") as page:
+        page.write(contents(results))
     for room in ROOMS:
         write(f"{room}/index.md", room_page(room, heads))
     modules = sorted(path.stem for path in (ROOT / "mnist_scratch").glob("[a-z]*.py"))
@@ -130,8 +133,8 @@ def website(nets: Path, folder: Path, source: Path = series.BUILD / "pages"):
     for path in folder.rglob("*.html"):  # the theme's arrows that open a part of the navigation have no name
         html = path.read_text(encoding="utf-8")
         path.write_text(html.replace("<summary><span", '<summary aria-label="its pages"><span'), encoding="utf-8")
-    contents = (ROOT / "llms.txt").read_text(encoding="utf-8").replace("README.md", "index.html")
-    (folder / "llms.txt").write_text(re.sub(r"\.(ipynb|md)\)", ".html)", contents), encoding="utf-8")
+    listed = (ROOT / "llms.txt").read_text(encoding="utf-8").replace("README.md", "index.html")
+    (folder / "llms.txt").write_text(re.sub(r"\.(ipynb|md)\)", ".html)", listed), encoding="utf-8")
     for path in series.notebooks():  # what the button for downloading gives: without the changes for the page
         shutil.copy(path, folder / "_sources" / path.relative_to(ROOT))
 

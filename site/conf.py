@@ -17,7 +17,6 @@ nb_ipywidgets_js = {}
 nb_code_prompt_show = nb_code_prompt_hide = "{type}"  # source or outputs
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
-suppress_warnings = ["myst.xref_missing", "toc.not_included"]
 
 default_role = "code"
 autodoc_member_order = "bysource"
