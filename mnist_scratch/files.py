@@ -163,15 +163,15 @@ def mnist_path(
     wanted, hint = source or os.environ.get("MNIST_SCRATCH_DATA") or "auto", "MNIST_SCRATCH_DATA=full takes all 70,000"
     folder = Path(os.path.expanduser(wanted))
     if wanted in ("auto", "full"):
-        try: folder, hint = _full(), "MNIST_SCRATCH_DATA=sample takes 5,000"
+        try: folder, counts, hint = _full(), FULL_COUNTS, "MNIST_SCRATCH_DATA=sample takes 5,000"
         except DataError as error:
             if wanted == "full": raise
-            folder, hint = _sample(), f"the embedded sample, because: {error}"
-    elif wanted == "sample": folder = _sample()
-    elif not folder.is_dir(): raise DataError(
+            folder, counts, hint = _sample(), SAMPLE_COUNTS, f"the embedded sample, because: {error}"
+    elif wanted == "sample": folder, counts = _sample(), SAMPLE_COUNTS
+    elif folder.is_dir(): counts = count_images(folder)
+    else: raise DataError(
         f"{'source' if source else 'MNIST_SCRATCH_DATA'} = {str(wanted)!r} is neither auto, full, sample nor a folder "
         "that exists. Choose one of these.")
-    counts = count_images(folder)
     print(f"{counts['training']:,} training and {counts['testing']:,} testing images in {short(folder)} ({hint})")
     return folder
 
@@ -179,11 +179,12 @@ def mnist_path(
 FORMAT = 3  # one more whenever what is stored for the same pictures changes
 
 def stamp_of(folder: Path) -> str:
-    "A hash that changes whenever a PNG of a data folder is added, removed or changed. `OSError` where one is gone."
+    "A hash that changes whenever a file of a data folder is added, removed or changed. `OSError` where one is gone."
     digest = sha256(f"{FORMAT} {str(folder.resolve())!r}".encode())
     for part in (folder/split/digit for split in SPLITS for digit in DIGITS):
-        facts = [(name, os.stat(f"{part}{os.sep}{name}")) for name in png_names(part)]
-        digest.update(repr([(name, one.st_size, one.st_mtime_ns, one.st_ctime_ns) for name, one in facts]).encode())
+        files = ((one.name, one.stat()) for one in os.scandir(part) if one.name[0] != ".")
+        facts = sorted((name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in files)
+        digest.update(repr(facts).encode())
     return digest.hexdigest()[:32]
 
 def _read(file: Path) -> dict[str, Tensor] | None:
