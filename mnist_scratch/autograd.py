@@ -50,8 +50,8 @@ def ancestors(last: Tensor) -> list[Tensor]:
 def plus(one: torch.Tensor | None, other: torch.Tensor) -> torch.Tensor:
     return other if one is None else one + other
 
-def backward(self: Tensor, *, keep: bool = False):  # gradients and edges in between
-    "Add the gradient of this number to `grad` of everything that it was made of."
+def backward(self: Tensor, *, keep: bool = False):  # edges, and all gradients
+    "Add the gradient of this number to `grad` of what it began with (that has no edges)."
     if self.data.numel() != 1: raise ValueError(
         f"backward() needs one number, not {tuple(self.shape)}; take the sum or mean.")
     line = ancestors(self)

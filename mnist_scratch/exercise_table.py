@@ -29,7 +29,7 @@ class Exercise(NamedTuple):
 # %% ../nbs/tools/exercise_table.ipynb #56c147f1
 FAULTS = {  # of a training run -> what one would see
     "pixels not scaled": "the first loss is far above ln 10, and the largest pixel is far above 1",
-    "softmax twice": "ten images cannot be learned by heart: the loss stops near 1.46",
+    "softmax twice": "ten images cannot be learned by heart, the loss stops near 1.46; gradients are small at once",
     "labels shifted": "a look at the images shows wrong labels, all of them wrong by the same step",
     "images and labels apart": "a look at the images shows wrong labels, each of them wrong in its own way",
     "digits missing": "some of the label counts are zero",
@@ -38,8 +38,8 @@ FAULTS = {  # of a training run -> what one would see
     "evaluated in training mode": "asked twice, the net changes many of its answers",
     "validation images leaked": "many validation images were seen before, among the training images",
     "overfitting": "the validation loss falls first and turns around later, and every instrument reads as if healthy",
-    "steps too small": "both losses creep and do not flatten, and after learning the gradients are as large as before",
-    "gradients not cleared": "the losses swing up and down, and ten images cannot be learned by heart"}
+    "steps too small": "both losses creep and do not flatten; the gradients are those of a healthy net at first",
+    "gradients not cleared": "the losses swing up and down, and rise more than they fall"}
 
 def _patient(fault: str) -> Exercise:
     def diagnosis(said: str) -> Callable:

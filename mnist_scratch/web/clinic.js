@@ -1,7 +1,7 @@
 // A patient: its losses, and a button for each instrument. `data` holds `losses`, of which each has the name of a curve
 // and one number an epoch, and `readings`: the name of an instrument, what it says of the patient, and of a healthy run.
 // What an instrument says is a text, or ten images in one row with their labels.
-const WIDTH = 540, HEIGHT = 214, COLOURS = ["#d95f02", "#d95f02", "#222", "#222"], DASHES = ["", "7 4", "", "7 4"];
+const WIDTH = 540, HEIGHT = 214, COLOURS = ["#d95f02", "#7f1d1d", "#222", "#222"], DASHES = ["", "7 4", "", "7 4"];
 document.body.innerHTML = `
   <style>
     svg, img { width: 100%; display: block; }
