@@ -253,7 +253,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'mnist_scratch/training.py'),
                                         'mnist_scratch.training._judged': ('tools/training.html#_judged', 'mnist_scratch/training.py'),
                                         'mnist_scratch.training._logits': ('tools/training.html#_logits', 'mnist_scratch/training.py'),
-                                        'mnist_scratch.training._modes': ('tools/training.html#_modes', 'mnist_scratch/training.py'),
                                         'mnist_scratch.training._parameters': ( 'tools/training.html#_parameters',
                                                                                 'mnist_scratch/training.py'),
                                         'mnist_scratch.training._seeded': ('tools/training.html#_seeded', 'mnist_scratch/training.py'),
@@ -264,4 +263,5 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'mnist_scratch.training.memory_format': ( 'tools/training.html#memory_format',
                                                                                   'mnist_scratch/training.py'),
                                         'mnist_scratch.training.minibatches': ( 'tools/training.html#minibatches',
-                                                                                'mnist_scratch/training.py')}}}
+                                                                                'mnist_scratch/training.py'),
+                                        'mnist_scratch.training.modes': ('tools/training.html#modes', 'mnist_scratch/training.py')}}}

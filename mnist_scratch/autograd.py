@@ -35,7 +35,10 @@ def plain(value): return value.data if isinstance(value, Tensor) else value
 def result(numbers: torch.Tensor, *edges):
     "What an operation gives; plain numbers where nobody will ask for a gradient."
     edges = [edge for edge in edges if isinstance(edge[0], Tensor)]
-    return Tensor(numbers, edges) if edges and torch.is_grad_enabled() else numbers
+    if not edges or not torch.is_grad_enabled(): return numbers
+    if numbers.requires_grad: raise ValueError(
+        "PyTorch's parameters get no gradient among ours: make them Tensor(parameter)")
+    return Tensor(numbers, edges)
 
 # %% ../nbs/09_autograd.ipynb #6ac1537d
 def ancestors(last: Tensor) -> list[Tensor]:
@@ -97,7 +100,7 @@ def divide(self, other):  # one of them may be plain
                   (other, lambda g: unbroadcast(-g*(one/two/two), other.shape)))
 
 def power(self: Tensor, n: float):  # a plain number
-    return result(self.data**n, (self, lambda g: g*(n*self.data**(n - 1))))
+    return result(self.data**n, (self, lambda g: g*(n*self.data**(n - 1 if n else 0))))
 
 def exp(self: Tensor):
     value = self.data.exp()
@@ -124,7 +127,7 @@ def mean(self: Tensor, axis=None, keepdim: bool = False):
 
 # %% ../nbs/09_autograd.ipynb #952d463c
 Tensor.__neg__, Tensor.__truediv__, Tensor.__pow__ = negate, divide, power
-Tensor.__sub__ = lambda self, other: self + -other
+Tensor.__sub__ = lambda self, other: -(-self + other)  # whole numbers have no minus
 Tensor.__rsub__ = lambda self, other: -self + other
 Tensor.__rtruediv__ = lambda self, other: divide(other, self)
 Tensor.exp, Tensor.log, Tensor.sigmoid, Tensor.relu = exp, log, sigmoid, relu

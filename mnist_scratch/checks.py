@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
 from inspect import isclass, signature
+from numbers import Integral, Real
 from warnings import warn
 
 import torch
@@ -84,7 +85,8 @@ def check_digits(images: Tensor, labels: Tensor):
     if images.mean() > 0.6: warn("Digits(): mostly ink. Is paper white? Take 1 - images.", stacklevel=4)
 
 def check_settings(caller: str, **settings: float):
-    "`ValueError` unless every setting is finite and greater than 0, and whole but for the learning rate `lr`."
+    "`ValueError` unless every setting is a number greater than 0: finite for the learning rate `lr`, else whole."
     for name, value in settings.items():
-        if not 0 < value < float("inf") or name != "lr" and value != int(value): raise ValueError(
-            f"{caller}(): {name} should be greater than 0 and {'finite' if name == 'lr' else 'whole'}, got {value}")
+        kind = Real if name == "lr" else Integral
+        if not isinstance(value, kind) or not 0 < value < float("inf"): raise ValueError(
+            f"{caller}(): {name} should be greater than 0 and {'finite' if kind is Real else 'whole'}, got {value!r}")

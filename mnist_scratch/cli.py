@@ -70,12 +70,11 @@ def _trained(file: Path, recipe: str = "balanced", seed: int = 0) -> ConvNet:
 def _net(weights: Path | None) -> ConvNet:
     "That of the file; without one, the net that is kept, trained on first use."
     if weights: return load_net(weights)[0]
-    try:
-        net, data = load_net(kept := cache_home()/"net.safetensors")
-        if data != "full":
-            print(f"The net has learned from: {data}. `mnist-scratch train` tries again.", file=sys.stderr)
-        return net
-    except DataError: return _trained(kept)
+    with redirect_stdout(sys.stderr): kept = cache_home()/"net.safetensors"
+    if not kept.exists(): return _trained(kept)
+    net, data = load_net(kept)
+    if data != "full": print(f"The net has learned from: {data}. `mnist-scratch train` tries again.", file=sys.stderr)
+    return net
 
 # %% ../nbs/tools/cli.ipynb #3bab77a9
 def _prepared(files: list[Path], prepare=as_mnist) -> tuple[dict[Path, object], dict[Path, str]]:
@@ -102,25 +101,28 @@ def _explain(pictures: dict[Path, dict[str, Tensor]], target: Path):
     except (OSError, ValueError) as error: raise DataError(f"{target} cannot be written ({error}).") from error
 
 def _predict(arguments) -> int:
-    if arguments.explain and arguments.explain.resolve() in [file.resolve() for file in arguments.files]:
-        raise DataError(f"--explain {short(arguments.explain)} would overwrite a picture that is to be read.")
-    pictures, errors = _prepared(arguments.files, steps)
+    if target := arguments.explain:
+        if not target.suffix: raise DataError(f"--explain {short(target)} should end in .png, .pdf or the like.")
+        if target.resolve() in [file.resolve() for file in arguments.files]:
+            raise DataError(f"--explain {short(target)} would overwrite a picture that is to be read.")
+    pictures, errors = _prepared(arguments.files, steps if target else as_mnist)
     answers = {file: {"file": str(file), "error": error} for file, error in errors.items()}
     if pictures:
-        images = torch.stack([made["centred"] for made in pictures.values()])
+        images = torch.stack([made["centred"] if target else made for made in pictures.values()])
         for file, shares in zip(pictures, asked(_net(arguments.weights), images).tolist()):
             digit = max(range(10), key=shares.__getitem__)
             answers[file] = {"file": str(file), "digit": digit, "probability": shares[digit], "probabilities": shares}
             if not arguments.json: print(f"{short(file)}: {digit} ({shares[digit]:.2f})")
     if arguments.json: print(json.dumps([answers[file] for file in arguments.files], indent=1))
-    if pictures and arguments.explain: _explain(pictures, arguments.explain)
+    if pictures and target: _explain(pictures, target)
     return 1 if errors else 0
 
 def _evaluate(arguments) -> int:
     folder = arguments.folder
     if not folder.is_dir(): raise DataError(f"{short(folder)}: there is no such folder.")
-    files = {file: int(digit) for digit in DIGITS
-             for file in sorted((folder/digit).glob("[!.]*")) if file.is_file()}
+    try: files = {file: int(digit) for digit in DIGITS if (folder/digit).exists()
+                  for file in sorted((folder/digit).iterdir()) if file.name[0] != "." and not file.is_dir()}
+    except OSError as error: raise DataError(f"{short(error.filename)} cannot be read ({error.strerror}).") from error
     if not files: raise DataError(
         f"{short(folder)} holds no pictures. It should have folders 0 to 9 with some in them.")
     images, errors = _prepared(list(files))
@@ -137,8 +139,9 @@ def _evaluate(arguments) -> int:
 def _train(arguments) -> int:
     file = arguments.weights or cache_home()/"net.safetensors"
     if not file.parent.is_dir(): raise DataError(f"{short(file.parent)}: there is no such folder.")
-    if file.exists() and file.suffix != ".safetensors": raise DataError(
-        f"{short(file)} exists, and is not called .safetensors. Choose another name.")
+    if file.is_dir() or file.exists() and file.suffix != ".safetensors": raise DataError(
+        f"{short(file)} exists, and is no file called .safetensors. Choose another name.")
+    if not os.access(file.parent, os.W_OK): raise DataError(f"{short(file.parent)} cannot be written.")
     net = _trained(file, arguments.recipe, arguments.seed)
     print(f"{net.history.valid_accuracy[-1]:.4f} of the validation images read; kept in {short(file)}")
     return 0

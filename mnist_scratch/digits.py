@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from .files import DataError
 from .pictures import to_grey
+from .training import modes
 
 # %% ../nbs/08_your_own_digits.ipynb #95a22632
 def _resized(image: Float32[Tensor, "h w"], height: int, width: int,
@@ -132,11 +133,8 @@ def as_mnist(image) -> Float32[Tensor, "28 28"]:  # all that `to_grey` takes
 def asked(model, images: Float32[Tensor, "n 28 28"]) -> Float[Tensor, "n 10"]:
     "How likely the model holds each digit to be, for every image."
     device = next(iter(model.parameters())).device
-    learns = getattr(model, "training", False)  # batch norm and dropout are for use here
-    if learns: model.eval()
-    with torch.no_grad(): shares = model(images.to(device)).softmax(1).cpu()
-    if learns: model.train()
-    return shares
+    with torch.no_grad(), modes(model, training=False):  # it is in use, not learning
+        return model(images.to(device)).softmax(1).cpu()
 
 def predict(image, model) -> Float[Tensor, "10"]:  # all that `to_grey` takes
     "How likely the model holds each digit to be, for a picture of any kind."

@@ -71,6 +71,9 @@ def _going_back(answer: Callable) -> Callable:
         own = [autograd.Tensor(one) for one in inputs]
         made = answer(*own)
         if not isinstance(made, autograd.Tensor): raise Hint("it should give a Tensor of our own. See `result`.")
+        for _, rule in made.edges:
+            rule(handed := torch.ones_like(made.data))
+            if not handed.eq(1).all(): raise Hint("A rule changed the gradient that it was handed; make a new one.")
         (made*torch.arange(1.0, made.data.numel() + 1).view(made.shape)).sum().backward()
         missing = [one for one in own if one.grad is None]
         if missing: raise Hint("no gradient came back to an input. Does it have its edge, a pair of input and rule?")
@@ -190,7 +193,7 @@ EXERCISES = {
          "Share the smoothing among all k classes, the true one too.": lambda logits, labels, share: F.cross_entropy(
             logits, labels, label_smoothing=share*logits.shape[1]/(logits.shape[1] - 1))}),
     "relu_backward": Exercise(lambda inputs, upstream: upstream*(inputs > 0),
-        [(2*_random(6, 5) - 1, _random(6, 5, seed=1))],
+        [(2*_random(6, 5) - 1, 2*_random(6, 5, seed=1) - 1)],
         "Nudge a unit with a positive input, and one with a negative: how much does its output move?",
         {"That is the slope. Multiply it by the gradient from above.": lambda inputs, upstream: (inputs > 0).float(),
          "The other way round: it passes where the inputs are positive.":
@@ -209,7 +212,7 @@ EXERCISES = {
             lambda sizes: sizes[0] + sum((n + 1)*m for n, m in zip(sizes, sizes[1:])),
          "That is the first layer only.": lambda sizes: (sizes[0] + 1)*sizes[1],
          "That is the last layer only.": lambda sizes: (sizes[-2] + 1)*sizes[-1]}),
-    "max_pool": Exercise(lambda images: F.max_pool2d(images, 2), [(_random(3, 6, 8),)],
+    "max_pool": Exercise(lambda images: F.max_pool2d(images, 2), [(_random(3, 6, 8) - 0.5,)],
         "Each output pixel is the largest of its own 2 x 2 block; blocks do not overlap.",
         {"That is every second pixel. Look at all four of a block.": lambda images: images[:, ::2, ::2],
          "That is the mean of each block. The largest is wanted.": lambda images: F.avg_pool2d(images, 2),
@@ -262,7 +265,7 @@ EXERCISES = {
             (image.sum(axis)*torch.arange(side)).sum()/image.sum() for axis, side in enumerate(image.shape[::-1])),
          "Divide by all the ink, not by how many pixels or rows there are.": lambda image: tuple(
             place*image.sum()/image.numel() for place in _mean_place(image))}),
-    "bounding_box": Exercise(_box, [(F.pad(_random(5, 7) + 0.01, (4, 1, 2, 3)),), (torch.eye(6)[1:4],)],
+    "bounding_box": Exercise(_box, [(F.pad(_random(5, 7)**4 + 0.01, (4, 1, 2, 3)),), (torch.eye(6)[1:4],)],
         "The first and the last row that have any ink, then the first and the last column.",
         {"The last row and column that have ink, not the ones after them.":
             lambda image: tuple(end + place % 2 for place, end in enumerate(_box(image))),

@@ -11,6 +11,7 @@ from copy import deepcopy
 from reprlib import repr as short
 from traceback import extract_tb
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,6 +31,7 @@ def _shown(value) -> str:
 
 def _difference(got: Tensor, wanted: Tensor, values: str) -> str:
     "What can be said of numbers that are not the ones wanted; `values` says both in words."
+    if not got.isfinite().all(): return f"{values or 'it gave nan or inf'}. "
     ratios = (got/wanted)[wanted != 0] if got.shape == wanted.shape else torch.zeros(1)
     ratio = ratios[0].item() if len(ratios) else 0.0
     is_round = ratio and min(abs(number - round(number)) for number in (ratio, 1/ratio)) < 1e-3 < abs(ratio - 1)
@@ -42,6 +44,8 @@ def _difference(got: Tensor, wanted: Tensor, values: str) -> str:
 def _compare(exercise: Exercise, got, args: tuple):
     "`Hint` unless `got` is what is wanted, to about 1e-5."
     if got is None or got is ...: raise Hint("it gave nothing. Is a return missing, or still the ... ?")
+    if isinstance(got, tuple): got = tuple(part.item() if isinstance(part, np.generic) else part for part in got)
+    elif isinstance(got, np.generic): got = got.item()
     wanted, kinds = exercise.right(*deepcopy(args)), (Tensor, float, int, tuple)
     if not isinstance(got, kinds) or isinstance(got, tuple) != isinstance(wanted, tuple): raise Hint(
         f"it gave a {type(got).__name__} where a {type(wanted).__name__.lower()} belongs. {exercise.hint}")

@@ -61,12 +61,14 @@ def show_widget(name: str, figure, text: str, **data) -> Widget | None:
 
 def _named(titles: Sequence) -> str: return f": {', '.join(map(str, titles))}" if len(titles) else ""
 
+@shape_checked
 def show_digit(image: Num[Tensor, "h w"], title: str = "", ax: Axes | None = None) -> Axes:
-    "Draw one digit, in a small figure of its own or into `ax`: 0 is paper; 1, or 255 where it is uint8, is ink."
+    "Draw one digit, in a figure of its own or into `ax`. Paper is 0; ink is 1, or 255 in uint8 or if any is above 2."
     if ax is None:
         figure, ax = plt.subplots(figsize=(1.6, 1.6), dpi=80)
         describe(figure, f"A picture of {image.shape[0]} by {image.shape[1]} pixels{_named([title] if title else [])}")
-    ax.imshow(image.cpu().numpy(), cmap="Greys", vmin=0, vmax=255 if image.dtype == torch.uint8 else 1)
+    scale = 255 if image.dtype == torch.uint8 or image.max() > 2 else 1
+    ax.imshow(image.numpy(force=True), cmap="Greys", vmin=0, vmax=scale)
     ax.set_title(title, fontsize=9)
     ax.set_axis_off()
     return ax
@@ -157,8 +159,8 @@ def panel(evaluation: Evaluation, digits: Digits, history: History | None = None
           weights: Float[Tensor, "k h w"] | None = None):
     """Draw what a model gets wrong among the `digits` that it was evaluated on, and how sure it was; where given,
     also the two losses of two epochs or more, and the first ten pictures of weights."""
-    if len(digits) != len(evaluation.labels): raise ValueError(
-        f"panel(): the evaluation is about {len(evaluation.labels)} images, but digits holds {len(digits)}")
+    if not digits.labels.cpu().equal(evaluation.labels): raise ValueError(
+        f"panel(): the evaluation, of {len(evaluation.labels)} images, is about other digits than these {len(digits)}")
     learned = history is not None and len(history.valid_loss) > 1
     heights = [3.3, 1.3] if weights is not None else [3.3]  # inches
     figure = plt.figure(figsize=(3.3*(3 + learned), sum(heights)), dpi=80, layout="constrained")

@@ -19,8 +19,10 @@ from mnist_scratch.training import evaluate, fit
 OPERATIONS = {
     "add": lambda x, y: x + y, "add a number": lambda x, y: 2 + x + 3, "subtract": lambda x, y: x - y,
     "from a number": lambda x, y: 2 - x, "multiply": lambda x, y: x*y, "times a number": lambda x, y: 3*x*2,
+    "less pixels": lambda x, y: x - torch.tensor([0, 200, 255], dtype=torch.uint8),
     "divide": lambda x, y: x/y, "a number over it": lambda x, y: 2/y, "over a number": lambda x, y: x/3,
     "power": lambda x, y: y**2.5, "square": lambda x, y: x.square(), "negative": lambda x, y: -x,
+    "to the nought": lambda x, y: (x - x)**0 + y,
     "exp": lambda x, y: x.exp(), "log": lambda x, y: y.log(), "sigmoid": lambda x, y: x.sigmoid(),
     "relu": lambda x, y: x.relu(), "torch's sigmoid": lambda x, y: torch.sigmoid(x), "sum": lambda x, y: x.sum(),
     "sum of an axis": lambda x, y: x.sum(0), "sum kept": lambda x, y: x.sum(1, keepdim=True),
@@ -165,6 +167,8 @@ def test_what_cannot_work_is_one_error_and_changes_nothing():
         with pytest.raises(ValueError, match="was here before"):
             again.backward()
     assert x.grad.equal(before)
+    with pytest.raises(ValueError, match=r"make them Tensor\(parameter\)"):
+        x*torch.ones(2, requires_grad=True)
 
 
 def test_numpy_on_the_left_vectors_and_shared_gradients():

@@ -93,7 +93,7 @@ def test_the_environment_variable_switches_the_checks_off():
     *((check_labels, (torch.tensor(labels).long(), 10, "f(): labels"), rf"f\(\): labels .*{message}")
       for labels, message in (([3, -1], "0 and 9, got -1"), ([3, 10], "got 10"), ([-2, 12], "-2"), ([], "at least"))),
     *((partial(check_settings, epochs=value), ("f",), rf"f\(\): epochs .*0 and whole, got {value}")
-      for value in (0, -1, 1.5, torch.inf)),
+      for value in (0, -1, 1.5, 2.0, torch.inf, None)),
     *((partial(check_settings, first=1, lr=value), ("f",), rf"f\(\): lr .*0 and finite, got {value}")
       for value in (0.0, -1.0, torch.inf, torch.nan)),
     (Digits, (IMAGES.byte(), LABELS), r"Digits\(\): images .*float32 .*3 .*got uint8 \(20, 28, 28\)"),
@@ -112,7 +112,7 @@ def test_right_values_pass_and_a_pile_of_ink_is_warned_of_where_it_is_made():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_labels(torch.tensor([0, 9]), 10, "labels")
-        check_settings("fit", epochs=1, batch_size=2.0, lr=0.5)
+        check_settings("fit", epochs=1, batch_size=2, lr=0.5)
         for images in (torch.full((20, 28, 28), 0.59), IMAGES.round(), IMAGES[:0]):
             Digits(images, LABELS[:len(images)])
     with pytest.warns(UserWarning, match="mostly ink.* 1 - images") as caught:

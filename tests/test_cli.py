@@ -67,6 +67,8 @@ def test_explain_saves_the_steps_of_every_file(folder, capsys):
     assert Image.open(target).width > 2*Image.open(target).height
     assert main(["predict", str(folder / "2.png"), "--explain", str(folder / "2.png")]) == 1
     assert "would overwrite" in capsys.readouterr().err and Image.open(folder / "2.png").size == (280, 280)
+    assert main(["predict", str(folder / "2.png"), "--explain", str(folder / "2")]) == 1
+    assert "should end in .png" in capsys.readouterr().err and Image.open(folder / "2.png").size == (280, 280)
     assert main(["predict", str(folder / "2.png"), "--explain", str(folder / "no/steps.png")]) == 1
     assert "steps.png cannot be written" in capsys.readouterr().err
 
@@ -82,28 +84,34 @@ def test_evaluate_counts_a_folder(folder, capsys):
     read = (says(images).argmax(1) == torch.tensor([2, 7])).sum().item()
     assert capsys.readouterr().out.startswith(f"{read} of 2 read: {read/2:.4f} ± ")
     (folder / "blank.png").rename(folder / "mine/7/blank.png")
+    (folder / "mine/7/gone.png").symlink_to("nowhere")
     assert main(["evaluate", "--json", str(folder / "mine")]) == 1
     told = json.loads(capsys.readouterr().out)
-    assert (told["pictures"], told["read"], len(told["unusable"])) == (2, read, 1)
+    assert (told["pictures"], told["read"], len(told["unusable"])) == (2, read, 2)
     assert main(["evaluate", str(folder / "mine/7")]) == 1 and "folders 0 to 9" in capsys.readouterr().err
 
 
 def test_train_keeps_the_net_of_a_recipe_where_it_should(folder, capsys):
     file = folder / "mine.safetensors"
+    (folder / "dir.safetensors").mkdir()
     assert main(["train", "--recipe", "fast", "--weights", str(file)]) == 0
     assert "of the validation images read; kept in" in capsys.readouterr().out
     net, data = load_net(file)
     assert data == "sample" and not net.training and net(torch.zeros(1, 28, 28)).shape == (1, 10)
     assert main(["predict", "--weights", str(file), str(folder / "2.png")]) == 0
-    for name, words in (("no/net", "no such folder"), ("2.png", "is not called .safetensors")):
+    for name, words in (("no/net", "no such folder"), ("2.png", "no file called .safetensors"),
+                        ("dir.safetensors", "no file called .safetensors")):
         assert main(["train", "--recipe", "fast", "--weights", str(folder / name)]) == 1
         assert words in capsys.readouterr().err and not list(folder.glob("*.safetensors.*"))
     assert Image.open(folder / "2.png").size == (280, 280)
 
 
-def test_a_net_that_is_damaged_or_of_another_recipe_is_not_used(folder, monkeypatch):
+def test_a_net_that_is_damaged_or_of_another_recipe_is_neither_used_nor_replaced(folder, capsys, monkeypatch):
     file = kept("fast")
     before = file.read_bytes()
+    file.write_bytes(before[:300])
+    assert main(["predict", str(folder / "2.png")]) == 1 and file.read_bytes() == before[:300]
+    assert "`mnist-scratch train` makes a new one" in capsys.readouterr().err
     for bad, words in ((before[:300], "no net that can be used"), (b"", "no net that can be used")):
         file.write_bytes(bad)
         with pytest.raises(DataError, match=words):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from mnist_scratch.baseline import NearestMean
 from mnist_scratch.convnet import ConvNet, train
@@ -143,7 +144,9 @@ def test_altered_moves_turns_and_thickens_as_it_says():
 def test_predict_asks_the_model_about_the_prepared_picture():
     net = ConvNet(seed=1).eval()
     assert torch.allclose(predict(SHEET, net), net(FORM[None])[0].softmax(0)) and not predict(SHEET, net).requires_grad
-    assert asked(net, torch.stack([FORM]*3)).shape == (3, 10)
+    wrapped = nn.Sequential(nn.Sequential(nn.Dropout(0.5), net)).eval()
+    wrapped[0].train()  # a part of it learns, and is not to learn here
+    assert asked(wrapped, torch.stack([FORM]*3)).equal(asked(net, torch.stack([FORM]*3))) and wrapped[0].training
     assert only_resized(SHEET).shape == (28, 28) and (only_resized(SHEET) - only_resized(INK)).abs().max() < 0.02
 
 

@@ -206,6 +206,7 @@ def test_answers_that_are_no_logits_are_refused(digits, answer, complaint):
     ({"loss": partial(F.cross_entropy, reduction="sum")}, "loss .*mean.*reduction"),
     ({"loss": partial(F.cross_entropy, reduction="none")}, r"loss .*float32 \(2,\)"),
     ({"loss": lambda *_: cross_entropy(*_)[None]}, r"loss .*float32 \(1,\)"),
+    ({"model": nn.Sequential(net(), nn.Softmax(1))}, "probabilities.*softmax"),
     ({"loss": lambda *_: 1.0}, "loss .*float "), ({"loss": lambda *_: cross_entropy(*_) - 100}, None),
     ({"optimizer": torch.optim.Adam([torch.zeros(1)])}, "optimizer .*torch.optim.Adam, got Adam"),
     ({"model": LinearModel(torch.zeros(10, 784), torch.zeros(10))}, "requires.* gradient"),
