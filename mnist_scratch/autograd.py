@@ -116,9 +116,8 @@ def relu(self: Tensor):
     return result(self.data.relu(), (self, lambda g: g*(self.data > 0)))
 
 def total(self: Tensor, axis=None, keepdim: bool = False):
-    axes = list(range(self.data.ndim)) if axis is None else axis
-    kept = self.data.sum(axes, keepdim=True)  # axes of length 1, ready to be repeated
-    value = kept if keepdim else self.data.sum(axes)
+    kept = self.data.sum(axis, keepdim=True)  # axes of length 1, ready to be repeated
+    value = kept if keepdim else self.data.sum(axis)
     return result(value, (self, lambda g: g.view(kept.shape).expand(self.shape)))
 
 def mean(self: Tensor, axis=None, keepdim: bool = False):

@@ -41,8 +41,7 @@ def shape_checked(function):
     *owners, name = function.__qualname__.split(".")
     name = owners[-1] if name in ("__init__", "__call__", "forward") else name  # as the caller knows it
     wanted = signature(function)
-    hints = {key: parameter.annotation for key, parameter in wanted.parameters.items()}
-    hints = {key: hint for key, hint in {**hints, "its result": wanted.return_annotation}.items()
+    hints = {"its result" if key == "return" else key: hint for key, hint in function.__annotations__.items()
              if isclass(hint) and issubclass(hint, AbstractArray)}
     def look(values: dict):
         for key in [key for key in hints if key in values and not isinstance(values[key], hints[key])]:
@@ -87,6 +86,6 @@ def check_digits(images: Tensor, labels: Tensor):
 def check_settings(caller: str, **settings: float):
     "`ValueError` unless every setting is a number greater than 0: finite for the learning rate `lr`, else whole."
     for name, value in settings.items():
-        kind = Real if name == "lr" else Integral
+        kind, words = (Real, "finite") if name == "lr" else (Integral, "whole")
         if not isinstance(value, kind) or not 0 < value < float("inf"): raise ValueError(
-            f"{caller}(): {name} should be greater than 0 and {'finite' if kind is Real else 'whole'}, got {value!r}")
+            f"{caller}(): {name} should be greater than 0 and {words}, got {value!r}")

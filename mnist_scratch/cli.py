@@ -70,11 +70,11 @@ def _trained(file: Path, recipe: str = "balanced", seed: int = 0) -> ConvNet:
 def _net(weights: Path | None) -> ConvNet:
     "That of the file; without one, the net that is kept, trained on first use."
     if weights: return load_net(weights)[0]
-    with redirect_stdout(sys.stderr): kept = cache_home()/"net.safetensors"
-    if not kept.exists(): return _trained(kept)
-    net, data = load_net(kept)
-    if data != "full": print(f"The net has learned from: {data}. `mnist-scratch train` tries again.", file=sys.stderr)
-    return net
+    with redirect_stdout(sys.stderr):  # what is asked for goes to stdout, and nothing else
+        if not (kept := cache_home()/"net.safetensors").exists(): return _trained(kept)
+        net, data = load_net(kept)
+        if data != "full": print(f"The net has learned from: {data}. `mnist-scratch train` tries again.")
+        return net
 
 # %% ../nbs/tools/cli.ipynb #3bab77a9
 def _prepared(files: list[Path], prepare=as_mnist) -> tuple[dict[Path, object], dict[Path, str]]:
@@ -110,7 +110,7 @@ def _predict(arguments) -> int:
     if pictures:
         images = torch.stack([made["centred"] if target else made for made in pictures.values()])
         for file, shares in zip(pictures, asked(_net(arguments.weights), images).tolist()):
-            digit = max(range(10), key=shares.__getitem__)
+            digit = shares.index(max(shares))
             answers[file] = {"file": str(file), "digit": digit, "probability": shares[digit], "probabilities": shares}
             if not arguments.json: print(f"{short(file)}: {digit} ({shares[digit]:.2f})")
     if arguments.json: print(json.dumps([answers[file] for file in arguments.files], indent=1))

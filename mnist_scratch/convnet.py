@@ -59,10 +59,9 @@ class RandomShift(nn.Module):
 # %% ../nbs/07_convnet.ipynb #6d235e74
 class RandomWarp(nn.Module):
     "While training, move, stretch, turn and slant each image by chance; in use, nothing."
-    def __init__(self, shift: float,  # pixels, at most
-                 stretch: float = 0.1, slant: float = 0.2):  # of a and e, of b and d
+    def __init__(self, shift: float):  # pixels, at most
         super().__init__()
-        spread = torch.tensor([[stretch, slant, shift], [slant, stretch, shift]])
+        spread = torch.tensor([[0.1, 0.2, shift], [0.2, 0.1, shift]])  # stretch and slant
         self.register_buffer("spread", spread, persistent=False)
 
     def forward(self, images: Float32[Tensor, "n h w"]) -> Float32[Tensor, "n h w"]:

@@ -92,13 +92,12 @@ def load_mnist(
     "MNIST as tensors, split into three piles. `DataError` where an image cannot be used."
     folder, device = mnist_path(source), device or default_device()
     tensors = cached(folder, _decode)
-    parts = ((tensors[split], tensors[f"{split}_labels"]) for split in SPLITS)
-    (images, labels), test = parts
+    (images, labels), test = ((tensors[one], tensors[f"{one}_labels"]) for one in SPLITS)
     def pile(images: UInt8[Tensor, "n h w"], labels: Int64[Tensor, "n"]) -> Digits:
         scaled = images.to(device).float().div_(255)  # in place: half the memory
         return Digits(scaled, labels.to(device))
     train, valid = split_validation(labels, n_valid=min(len(test[0]), len(images)//4))
     known = {("mnist_png", 60_000, 10_000): "full", ("sample", 4_000, 1_000): "sample"}
     name = known.get((folder.name, len(images), len(test[0])), f"folder {folder.name}")
-    learn, choose = (pile(images[part], labels[part]) for part in (train, valid))
-    return MNIST(learn, choose, pile(*test), name)
+    return MNIST(pile(images[train], labels[train]), pile(images[valid], labels[valid]),
+                 pile(*test), name)

@@ -101,10 +101,9 @@ def shrink(digit: Float32[Tensor, "h w"]) -> Float32[Tensor, "h2 w2"]:
 def centre(digit: Float32[Tensor, "h w"]) -> Float32[Tensor, "28 28"]:
     "In 28 by 28 pixels, its centre of mass in the middle, at (14, 14)."
     height, width = digit.shape
-    row = (digit.sum(1)*torch.arange(height)).sum()/digit.sum()
-    column = (digit.sum(0)*torch.arange(width)).sum()/digit.sum()
-    top = min(max(14 - round(row.item()), 0), 28 - height)  # it must not stick out
-    left = min(max(14 - round(column.item()), 0), 28 - width)
+    row, column = ndimage.center_of_mass(digit.numpy())
+    top = min(max(14 - round(row), 0), 28 - height)  # it must not stick out
+    left = min(max(14 - round(column), 0), 28 - width)
     return F.pad(digit, (left, 28 - width - left, top, 28 - height - top))
 
 # %% ../nbs/08_your_own_digits.ipynb #b6e53048
@@ -134,7 +133,7 @@ def asked(model, images: Float32[Tensor, "n 28 28"]) -> Float[Tensor, "n 10"]:
     "How likely the model holds each digit to be, for every image."
     device = next(iter(model.parameters())).device
     with torch.no_grad(), modes(model, training=False):  # it is in use, not learning
-        return model(images.to(device)).softmax(1).cpu()
+        return model(images.to(device, copy=True)).softmax(1).cpu()
 
 def predict(image, model) -> Float[Tensor, "10"]:  # all that `to_grey` takes
     "How likely the model holds each digit to be, for a picture of any kind."

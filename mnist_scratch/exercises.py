@@ -27,18 +27,19 @@ def _shown(value) -> str:
     "One number or a tuple of them with four digits, a larger tensor by its shape."
     if isinstance(value, tuple): return f"({', '.join(map(_shown, value))}{','*(len(value) == 1)})"
     if isinstance(value, Tensor) and value.numel() != 1: return described(value)
-    return f"{float(value):.4g}" if isinstance(value, (Tensor, float)) else short(value)
+    if isinstance(value, Tensor): value = value.item()  # float() would warn of a gradient
+    return f"{value:.4g}" if isinstance(value, float) else short(value)
 
 def _difference(got: Tensor, wanted: Tensor, values: str) -> str:
     "What can be said of numbers that are not the ones wanted; `values` says both in words."
     if not got.isfinite().all(): return f"{values or 'it gave nan or inf'}. "
     ratios = (got/wanted)[wanted != 0] if got.shape == wanted.shape else torch.zeros(1)
-    ratio = ratios[0].item() if len(ratios) else 0.0
+    ratio = ratios[0].nan_to_num(0, 0, 0).item() if len(ratios) else 0.0
     is_round = ratio and min(abs(number - round(number)) for number in (ratio, 1/ratio)) < 1e-3 < abs(ratio - 1)
     if is_round and torch.allclose(got, ratio*wanted, atol=1e-5): return f"it gave {ratio:.3g} times what is wanted. "
     if values: return f"{values}{': the right numbers in the wrong order'*got.flip(0).equal(wanted)}. "
     if got.shape != wanted.shape: return f"it gave shape {tuple(got.shape)}, and {tuple(wanted.shape)} is wanted. "
-    place = tuple(((got - wanted).abs() > 1e-5).nonzero()[0].tolist())
+    place = tuple((~got.isclose(wanted, atol=1e-5)).nonzero()[0].tolist())
     return f"at {list(place)} it gave {got[place]:.4g}, and {wanted[place]:.4g} belongs there. "
 
 def _compare(exercise: Exercise, got, args: tuple):
@@ -52,6 +53,7 @@ def _compare(exercise: Exercise, got, args: tuple):
     for part in got if isinstance(got, tuple) else ():
         if not isinstance(part, (Tensor, float, int)) or isinstance(part, Tensor) and part.numel() != 1: raise Hint(
             f"it gave {_shown(got)}, of which each part should be one number. {exercise.hint}")
+    if isinstance(got, tuple): got = tuple(part.item() if isinstance(part, Tensor) else part for part in got)
     values = f"for {', '.join(map(_shown, args))} it gave {_shown(got)}, and {_shown(wanted)} is wanted"
     is_tuple = isinstance(wanted, tuple)
     got, wanted = (torch.as_tensor(value).detach().double() for value in (got, wanted))

@@ -18,13 +18,13 @@ from functools import cache
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import torch
 from filelock import FileLock
 from jaxtyping import UInt8
 from PIL import Image
+from safetensors.torch import load, save
 from torch import Tensor
 
 SPLITS, DIGITS = ("training", "testing"), tuple(str(digit) for digit in range(10))
@@ -62,7 +62,8 @@ def png_names(folder: Path) -> list[str]:
     except OSError as error: raise DataError(
         f"{short(folder)} cannot be read ({error.strerror}). A data folder holds training/ and testing/, each with ten "
         "folders 0 to 9 of 28 x 28 grey PNGs, on this disk and readable for you.") from error
-    if other := [name for name in names if name.lower().endswith((".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".webp"))]:
+    others = (".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".heic")
+    if other := [name for name in names if name.lower().endswith(others)]:
         raise DataError(f"{short(folder/other[0])} is not a PNG. Convert it to a 28 x 28 grey PNG, or move it away.")
     names = [name for name in names if name.lower().endswith(".png")]
     if not names: raise DataError(f"{short(folder)} holds no PNG. Put the images there, or choose another folder.")
@@ -98,21 +99,24 @@ def read_png(file: str | Path) -> UInt8[Tensor, "28 28"]:
 # %% ../nbs/tools/files.ipynb #0748bfec
 def _fetch(url: str, folder: Path, archive: Path):
     import fastai.data
-    from fastai.data.external import untar_data
     from fastdownload.core import check, download_url
+    fresh = folder.with_suffix(".unfinished")
+    fence = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # Python before 3.10.12 has none
     archive.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{archive}.fetching"):
         if folder.exists(): return  # another process was faster
         try:
             if not (archive.exists() and check(fastai.data, url, archive)): download_url(url, archive, timeout=30)
             if not check(fastai.data, url, archive): raise ValueError("what came is damaged or cut off")
-            fence = staticmethod(getattr(tarfile, "data_filter", lambda member, path: member))  # Python before 3.10.12
-            with patch.object(tarfile.TarFile, "extraction_filter", fence, create=True): untar_data(url)
-            if not _holds(folder, FULL_COUNTS): raise ValueError("the archive does not hold 60,000 + 10,000 images")
+            shutil.rmtree(fresh, ignore_errors=True)  # of a process that was killed
+            with tarfile.open(archive) as packed: packed.extractall(fresh, **fence)
+            if not _holds(fresh/folder.name, FULL_COUNTS):
+                raise ValueError("the archive does not hold 60,000 + 10,000 images")
+            (fresh/folder.name).rename(folder)
         except BaseException:
             archive.unlink(missing_ok=True)
-            shutil.rmtree(folder, ignore_errors=True)
             raise
+        finally: shutil.rmtree(fresh, ignore_errors=True)
 
 def _full() -> Path:
     with warnings.catch_warnings():
@@ -176,43 +180,32 @@ def mnist_path(
     return folder
 
 # %% ../nbs/tools/files.ipynb #278a033e
-FORMAT = 3  # one more whenever what is stored for the same pictures changes
+FORMAT = 4  # one more whenever what is stored for the same pictures changes
 
-def stamp_of(folder: Path) -> str:
+def stamp_of(folder: Path) -> bytes:
     "A hash that changes whenever a file of a data folder is added, removed or changed. `OSError` where one is gone."
-    digest = sha256(f"{FORMAT} {str(folder.resolve())!r}".encode())
+    digest = sha256(bytes([FORMAT]))
     for part in (folder/split/digit for split in SPLITS for digit in DIGITS):
         files = ((one.name, one.stat()) for one in os.scandir(part) if one.name[0] != ".")
         facts = sorted((name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in files)
         digest.update(repr(facts).encode())
-    return digest.hexdigest()[:32]
-
-def _read(file: Path) -> dict[str, Tensor] | None:
-    if not file.exists(): return None
-    digest, arrays = (content := memoryview(file.read_bytes()))[:32], content[32:]
-    if sha256(arrays).digest() != digest: return None
-    with np.load(BytesIO(arrays)) as opened: return {name: torch.from_numpy(opened[name]) for name in opened}
-
-def _write(file: Path, tensors: dict[str, Tensor]):
-    np.savez(content := BytesIO(), **{name: tensor.numpy() for name, tensor in tensors.items()})
-    fresh = file.with_suffix(".unfinished")
-    fresh.write_bytes(sha256(content.getbuffer()).digest() + content.getbuffer())
-    fresh.replace(file)
+    return digest.digest()
 
 def cached(
     folder: Path,  # a data folder
     build: Callable[[Path], dict[str, Tensor]],  # makes the tensors from the folder
 ) -> dict[str, Tensor]:
     "What `build(folder)` gives, kept on disk and built anew when a PNG changed or the file is damaged."
-    home, tensors = cache_home(), None
-    family = sha256(repr(folder.resolve()).encode()).hexdigest()[:16]  # of all files made from this folder
+    tensors, file = None, cache_home()/f"{sha256(repr(folder.resolve()).encode()).hexdigest()[:32]}.arrays"
     try:
-        with FileLock(home/f"{family}.lock"):  # a second process waits, and finds what the first has built
-            file = home/f"{family}-{stamp_of(folder)}.arrays"
-            if tensors := _read(file): return tensors
-            _write(file, tensors := build(folder))
-            for old in set(home.glob(f"{family}-*")) - {file}: old.unlink()
+        with FileLock(file.with_suffix(".lock")):  # a second process waits, and finds what the first has built
+            stamp, kept = stamp_of(folder), file.read_bytes() if file.exists() else b""
+            seal, arrays = kept[:32], kept[32:]
+            if seal == sha256(stamp + arrays).digest(): return load(arrays)
+            arrays, fresh = save(tensors := build(folder)), file.with_suffix(".unfinished")
+            fresh.write_bytes(sha256(stamp + arrays).digest() + arrays)
+            fresh.replace(file)
     except OSError as error:
         tensors = tensors or build(folder)  # where a picture is missing, `build` says which
-        print(f"Not cached, so the next load will be as slow as this one: {short(home)} cannot be written ({error}).")
+        print(f"Not cached, so the next load will be as slow as this one: {short(file)} cannot be written ({error}).")
     return tensors

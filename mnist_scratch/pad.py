@@ -17,7 +17,7 @@ from traitlets import Bytes, Dict, List
 
 from .digits import altered, as_mnist, asked, only_resized
 from .files import DataError
-from .pictures import STROKES, drawn
+from .pictures import STROKES, drawn, to_grey
 from .plot import describe, show_digit
 
 # %% ../nbs/tools/pad.ipynb #9798bb55
@@ -56,13 +56,12 @@ def drawing_pad(models: Mapping[str, Callable], digit: int = 3) -> Pad | None:
     reply = answered(models, drawn(digit).tobytes())
     figure = plt.figure(figsize=(7.4, 0.42*len(models) + 1), dpi=80, layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=[1, 1.5])
-    for ax, picture, title in zip(left.subplots(1, 2), (
-            1 - torch.frombuffer(bytearray(drawn(digit).tobytes()), dtype=torch.uint8).view(280, 280)/255,
-            torch.tensor(reply["picture"]).view(28, 28)/255), ("drawn", "what they get")):
-        show_digit(picture, title, ax)
+    paper, image = left.subplots(1, 2)
+    show_digit(1 - to_grey(drawn(digit)), "drawn", paper)
+    show_digit(torch.tensor(reply["picture"]).view(28, 28)/255, "what they get", image)
     axes, said = right.subplots(len(models), 1, squeeze=False)[:, 0], []
     for ax, name, shares in zip(axes, models, reply["answers"]):
-        best = max(range(10), key=shares.__getitem__)
+        best = shares.index(max(shares))
         said.append(f"{name} says {best} with {shares[best]:.0%}")
         ax.bar(range(10), shares, color=["#0a4f94" if one == best else "#9ab8d8" for one in range(10)])
         ax.set(ylim=(0, 1), yticks=[], xticks=range(10) if ax is axes[-1] else [])

@@ -131,13 +131,13 @@ def plot_curves(curves: Mapping[str, Sequence[float]], ylabel: str = "validation
     return ax
 
 # %% ../nbs/tools/plot.ipynb #da967fc7
-def calibration(evaluation: Evaluation, n_bins: int = 10) -> tuple[Tensor, Tensor, Tensor]:
+def calibration(evaluation: Evaluation) -> tuple[Tensor, Tensor, Tensor]:
     "Mean confidence, accuracy and number of answers of each bin of equal width, from confidence 0 to 1, that has any."
     confidence, right = evaluation.confidence.double(), evaluation.right.double()
-    bins = (confidence*n_bins).long().clamp(0, n_bins - 1)
-    counts = torch.bincount(bins, minlength=n_bins)
-    means = [torch.bincount(bins, values, minlength=n_bins)/counts for values in (confidence, right)]
-    return means[0][counts > 0], means[1][counts > 0], counts[counts > 0]
+    bins = (10*confidence).long().clamp(0, 9)
+    sums = [torch.bincount(bins, values, minlength=10) for values in (confidence, right, torch.ones_like(right))]
+    confidence, right, counts = torch.stack(sums)[:, sums[2] > 0]
+    return confidence/counts, right/counts, counts
 
 def _draw_confusion(counts: Tensor, ax: Axes, fontsize: int):
     mistakes = counts.clone().fill_diagonal_(0)
@@ -172,10 +172,10 @@ def panel(evaluation: Evaluation, digits: Digits, history: History | None = None
     _draw_confusion(evaluation.confusion, ax := parts[0].subplots(), fontsize=7)
     ax.set_title(f"{100*evaluation.accuracy:.2f} % of {len(digits):,} correct")
     parts[1].suptitle("surest mistakes: truth → answer", fontsize=10)
-    for index, ax in zip([*evaluation.worst(9).tolist(), *[None]*9], parts[1].subplots(3, 3).flat):
-        ax.set_axis_off()
-        if index is not None: show_digit(digits.images[index], ax=ax, title=(
-            f"{evaluation.labels[index]} → {evaluation.predicted[index]}, {evaluation.confidence[index]:.0%}"))
+    axes = parts[1].subplots(3, 3).ravel()
+    for ax in axes: ax.set_axis_off()
+    for index, ax in zip(evaluation.worst(9).tolist(), axes): show_digit(digits.images[index], ax=ax, title=(
+        f"{evaluation.labels[index]} → {evaluation.predicted[index]}, {evaluation.confidence[index]:.0%}"))
     confidence, accuracy, counts = calibration(evaluation)
     ax = parts[2].subplots()
     ax.plot([0, 1], [0, 1], color="grey", linestyle=":")

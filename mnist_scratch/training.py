@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from .checks import check_labels, check_settings, described, shape_checked, unchecked
@@ -79,7 +78,7 @@ def _parameters(caller: str, model) -> list[Tensor]:
 
 def _logits(caller: str, model: Callable, images: Tensor) -> Tensor:
     logits = model(images.clone())  # it may change what it is given
-    if tuple(getattr(logits, "shape", ())) != (len(images), 10): raise ValueError(
+    if not isinstance(logits, Tensor) or logits.shape != (len(images), 10): raise ValueError(
         f"{caller}(): the model should give logits of shape ({len(images)}, 10), got {described(logits)}")
     return logits
 
@@ -154,7 +153,7 @@ def _check_training(model, parameters: list[Tensor], train: Digits, loss, batch_
     if getattr(once, "shape", None) != () or twice > 1.5*once > 0: raise ValueError(
         f"fit(): the loss should be one number, the mean over the images of a batch: {described(once)} of two images "
         f"is {once}, of the same twice {twice}. Leave out its reduction.")
-    norms = [module for module in learned if isinstance(module, _BatchNorm) and learned[module]]
+    norms = [module for module in learned if isinstance(module, nn.BatchNorm1d) and learned[module]]
     if norms and (len(train) - 1) % batch_size == 0: raise ValueError(
         f"fit(): {len(train)} images in batches of {batch_size} leave a last one of 1, and batch norm needs 2 to learn")
 

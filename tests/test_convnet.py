@@ -68,15 +68,14 @@ def test_random_moves_are_each_images_own_and_none_in_use():
         assert idle(IMAGES) is IMAGES
 
 
-@pytest.mark.parametrize("layer, stretch, slant, shift", [
-    (RandomWarp(3), 0.1, 0.2, 3), (RandomWarp(0, stretch=0.3, slant=0), 0.3, 0, 0),
-    (ConvNet(shift=2, warp=True).augment, 0.1, 0.2, 2)])
-def test_a_warp_looks_where_six_random_numbers_say(by_hand, layer, stretch, slant, shift):
+@pytest.mark.parametrize("layer, shift", [
+    (RandomWarp(3), 3), (RandomWarp(0), 0), (ConvNet(shift=2, warp=True).augment, 2)])
+def test_a_warp_looks_where_six_random_numbers_say(by_hand, layer, shift):
     torch.manual_seed(1)
     found = layer(IMAGES[:3])
     torch.manual_seed(1)
     for image, draw, result in zip(IMAGES, 2*torch.rand(3, 2, 3) - 1, found):
-        six = torch.eye(2, 3) + draw*torch.tensor([[stretch, slant, shift], [slant, stretch, shift]])
+        six = torch.eye(2, 3) + draw*torch.tensor([[0.1, 0.2, shift], [0.2, 0.1, shift]])
         torch.testing.assert_close(result, by_hand["by_looking"](image, six), rtol=0, atol=1e-4)
 
 

@@ -96,12 +96,6 @@ def test_what_is_handed_over_stays_as_it_is(tmp_path):
     assert torch.allclose(shares, predict(SHEET, net.eval()))
 
 
-def test_a_text_file_with_a_name_of_a_picture_is_named(tmp_path):
-    (file := tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(DataError, match="text.png is not a picture that can be read. Save it as PNG or JPEG"):
-        as_mnist(file)
-
-
 def test_images_of_mnist_pass_unchanged(sample_folder):
     images = load_mnist(sample_folder, device="cpu").test.images[::5]
     gaps = (torch.stack([as_mnist(image) for image in images]) - images).abs().mean((1, 2))

@@ -47,8 +47,8 @@ BANK = [(name, *answer) for name, part in PARTS  # exercise, words of a hint or 
 
 
 @pytest.mark.parametrize("name", dict.fromkeys(name for name, *_ in BANK))
-def test_the_bank_of_answers_gets_the_verdicts_that_it_should(name, capsys):
-    "Answers as a reader types them; prints the share that got the right words."
+def test_the_bank_of_answers_gets_the_verdicts_that_it_should(name):
+    "Answers as a reader types them."
     answers, missed = [(words, source) for owner, words, source in BANK if owner == name], []
     for number, (words, source) in enumerate(answers):
         file = f"<answer {number} to {name}>"  # known to linecache, as a cell of a notebook is
@@ -57,8 +57,6 @@ def test_the_bank_of_answers_gets_the_verdicts_that_it_should(name, capsys):
         verdict = check(name, scope[name])
         if bool(verdict) != (words == "right") or not (verdict or re.search(words, verdict, re.S)):
             missed.append(f"wanted {words!r}:\n{source}{verdict}\n")
-    with capsys.disabled():
-        print(f"\n{name}: {len(answers) - len(missed)} of {len(answers)} answers get the right verdict", end="")
     assert len(answers) >= 14 and missed == [], "\n".join(missed)
 
 

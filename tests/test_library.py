@@ -21,7 +21,6 @@ MODULES += ["baseline", "linear", "losses", "nets", "resnet", "convnet"]
 MODULES += ["pictures", "digits", "pad", "cli"]
 IN_A_NOTEBOOK = {"pad"}  # modules that need what settings.ini lists under notebooks
 SOURCES = {path.stem: path.read_text("utf-8") for path in (ROOT / "mnist_scratch").glob("*.py") if path.stem[0] != "_"}
-WIDGETS = ["descent", "scores", "bend", "clinic", "window", "pad", "pad_notebook", "engine", "learn"]
 HEAVY = {"fastai", "torchvision", "mlxtend", "matplotlib", "pandas", "sklearn"}  # slow to import
 LIGHT = "autograd checks files data baseline linear losses nets training convnet exercises pictures digits cli".split()
 NOT_FOR_THE_LIBRARY = ["fastbook", "nbdev", "jupyter_client", "IPython", "ipywidgets", "nbclient", "notebook", "pytest"]
@@ -70,9 +69,8 @@ def test_sdist_holds_the_notebooks_and_its_wheel_learns_and_predicts_without_our
         names = archive.namelist()
         (metadata,) = (email.message_from_bytes(archive.read(name)) for name in names if name.endswith("METADATA"))
         archive.extractall(tmp_path)
-    inside = [f"{name}.py" for name in MODULES] + [f"web/{name}.js" for name in WIDGETS]
-    inside += ["py.typed", "web/widget.css", "web/strokes.json"]
-    assert {f"mnist_scratch/{name}" for name in inside} < set(names)
+    inside = [*ROOT.glob("mnist_scratch/*.*"), *ROOT.glob("mnist_scratch/web/*")]
+    assert {path.relative_to(ROOT).as_posix() for path in inside} < set(names)
     assert {re.split("[/-]", name)[0] for name in names} == {"mnist_scratch"} and "licenses/LICENSE" in " ".join(names)
     facts = {"Name": "mnist_scratch", "Version": mnist_scratch.__version__, "License-Expression": "Apache-2.0",
              "Requires-Python": ">=3.10", "Description-Content-Type": "text/markdown"}

@@ -78,8 +78,8 @@ def test_what_a_panel_shows_besides(n_epochs, weights, size):
         panel(EVALUATION, Digits(*DIGITS[:299]))
 
 def test_calibration_is_that_of_scikit_learn_keeps_every_answer_and_is_drawn():
-    confidence, accuracy, counts = calibration(EVALUATION, n_bins=8)
-    wanted = calibration_curve(EVALUATION.predicted == EVALUATION.labels, EVALUATION.confidence.double(), n_bins=8)
+    confidence, accuracy, counts = calibration(EVALUATION)
+    wanted = calibration_curve(EVALUATION.predicted == EVALUATION.labels, EVALUATION.confidence.double(), n_bins=10)
     assert [*accuracy, *confidence] == pytest.approx([*wanted[0], *wanted[1]]) and counts.sum() == 300
     edges = Evaluation(torch.arange(4), torch.arange(4), torch.tensor([0.0, 0.1, 0.999999, 1.0]))
     assert [part.tolist() for part in calibration(edges)[1:]] == [[1, 1, 1], [1, 1, 2]]
