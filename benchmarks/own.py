@@ -1,4 +1,4 @@
-"""Nets of the series, calculated with the autograd of notebook 09; their parameters are those of PyTorch's twins."""
+"""Models calculated with the autograd of notebook 09; their parameters are those of PyTorch's twins."""
 from collections.abc import Callable
 
 import torch

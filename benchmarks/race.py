@@ -1,6 +1,6 @@
 """The speed track: how long until a net reads MNIST, by rules that anybody can follow.
 
-    python benchmarks/race.py              thirty seeds, in turn; appends a row to benchmarks/results/race.md
+    python benchmarks/race.py              thirty seeds, in turn; appends a row a recipe to benchmarks/results/race.md
     python benchmarks/race.py --seeds 5    fewer
 
 Rules. The clock starts with the 50,000 training images as float tensors on the device and an untrained net, and stops

@@ -1,6 +1,6 @@
 """Stop with an error unless every model of the last `make run` on the full MNIST reached its floor.
 
-A floor is a little below what the series shows: the same code never falls through it, on any machine."""
+A floor is a little below what the series shows; the same code should not fall through it, on any machine."""
 import os
 import sys
 from pathlib import Path

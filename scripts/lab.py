@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,7 +18,8 @@ import series
 
 COPIES = series.ROOT / "lab"
 MADE = COPIES / ".made.json"  # what every copy was like when it was made
-BESIDE = ("README.md", "results.png", "LICENSE", "constraints.txt", "benchmarks")  # what the notebooks link to
+BESIDE = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "results.png", "LICENSE", "constraints.txt",
+          "benchmarks")  # what the notebooks link to, and what these link to
 
 
 def content(notebook: nbformat.NotebookNode) -> str:
@@ -85,6 +87,8 @@ def main():
     settings = [f"--ServerApp.root_dir={folder}", "--LabApp.default_url=/lab/tree/nbs/01_tensors.ipynb",
                 f"--LabApp.app_settings_dir={quiet.parent}"]  # nobody who came to learn is asked about Jupyter's news
     command = [sys.executable, "-m", "jupyter", "lab", *settings, *as_root, *arguments.flags]
+    if os.name == "nt":  # there execv splits paths with a space
+        sys.exit(subprocess.call(command))
     os.execv(sys.executable, command)
 
 

@@ -1,4 +1,6 @@
 """Write llms.txt, the table of contents for machines that read: what there is, and where. `make site` publishes it."""
+import re
+
 from series import ROOMS, ROOT, head, notebooks
 
 PAGE = ROOT / "llms.txt"
@@ -12,8 +14,8 @@ def page() -> str:
     readme = (ROOT / "README.md").read_text(encoding="utf-8").split("\n\n")
     parts = [f"{readme[0]}\n\n> {readme[1]}"]
     for room, name in zip(ROOMS, ("The path, in order", "Deeper: one further question each", "Tools: the plumbing")):
-        lines = [f"- [{title}]({path.relative_to(ROOT).as_posix()}): {begins}" for path, (title, begins) in (
-            (path, head(path)) for path in notebooks() if path.parent == ROOT / room)]
+        lines = [f"- [{title}]({path.relative_to(ROOT).as_posix()}): " + re.sub(r"\[(.+?)\]\(.+?\)", r"\1", begins)
+                 for path in notebooks() if path.parent == ROOT / room for title, begins in [head(path)]]
         parts.append("\n".join([f"## {name}\n", *lines]))
     parts.append("\n".join(["## Texts\n", *(f"- [{name}]({name}): {about}" for name, about in TEXTS.items())]))
     return "\n\n".join(parts) + "\n"

@@ -133,7 +133,7 @@ def website(nets: Path, folder: Path, source: Path = series.BUILD / "pages"):
     for path in folder.rglob("*.html"):  # the theme's arrows that open a part of the navigation have no name
         html = path.read_text(encoding="utf-8")
         path.write_text(html.replace("<summary><span", '<summary aria-label="its pages"><span'), encoding="utf-8")
-    listed = (ROOT / "llms.txt").read_text(encoding="utf-8").replace("README.md", "index.html")
+    listed = (ROOT / "llms.txt").read_text(encoding="utf-8").replace("(README.md)", "(index.html)")
     (folder / "llms.txt").write_text(re.sub(r"\.(ipynb|md)\)", ".html)", listed), encoding="utf-8")
     for path in series.notebooks():  # what the button for downloading gives: without the changes for the page
         shutil.copy(path, folder / "_sources" / path.relative_to(ROOT))
