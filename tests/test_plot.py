@@ -74,8 +74,9 @@ def test_what_a_panel_shows_besides(n_epochs, weights, size):
         assert ax.images[0].get_cmap().name == "RdBu_r" and axes[-1].get_ylabel() == "weight"
         assert plt.gcf().subfigs[1].bbox.height/plt.gcf().bbox.height == pytest.approx(1.3/4.6, rel=0.01)
     assert len(plt.gcf().subfigs[0].subfigs) == 3 + (n_epochs > 1)
-    with pytest.raises(ValueError, match="of 300 images, is about other digits than these 299"):
-        panel(EVALUATION, Digits(*DIGITS[:299]))
+    for other, n in ((Digits(*DIGITS[:299]), 299), (Digits(DIGITS.images, DIGITS.labels.roll(1)), 300)):
+        with pytest.raises(ValueError, match=f"of 300 images, is about other digits than these {n}"):
+            panel(EVALUATION, other)
 
 def test_calibration_is_that_of_scikit_learn_keeps_every_answer_and_is_drawn():
     confidence, accuracy, counts = calibration(EVALUATION)
