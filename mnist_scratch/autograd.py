@@ -126,7 +126,7 @@ def mean(self: Tensor, axis=None, keepdim: bool = False):
 
 # %% ../nbs/09_autograd.ipynb #952d463c
 Tensor.__neg__, Tensor.__truediv__, Tensor.__pow__ = negate, divide, power
-Tensor.__sub__ = lambda self, other: -(-self + other)  # whole numbers have no minus
+Tensor.__sub__ = lambda self, other: -(-self + other)  # a uint8 has no minus
 Tensor.__rsub__ = lambda self, other: -self + other
 Tensor.__rtruediv__ = lambda self, other: divide(other, self)
 Tensor.exp, Tensor.log, Tensor.sigmoid, Tensor.relu = exp, log, sigmoid, relu

@@ -58,7 +58,7 @@ def load_net(file: Path) -> tuple[ConvNet, str]:  # on the CPU; and the data tha
 # %% ../nbs/tools/cli.ipynb #b60e743f
 def _trained(file: Path, recipe: str = "balanced", seed: int = 0) -> ConvNet:
     "Train, say so, and keep it in `file`."
-    with redirect_stdout(sys.stderr):  # what is asked for goes to stdout, and nothing else
+    with redirect_stdout(sys.stderr):
         mnist = load_mnist()
         print(f"Training a net by the recipe {recipe!r}; it will be kept in {short(file)}.")
         net = train(mnist, recipe, seed, progress=progress_bar)

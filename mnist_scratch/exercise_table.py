@@ -29,7 +29,7 @@ class Exercise(NamedTuple):
 # %% ../nbs/tools/exercise_table.ipynb #56c147f1
 FAULTS = {  # of a training run -> what one would see
     "pixels not scaled": "the first loss is far above ln 10, and the largest pixel is far above 1",
-    "softmax twice": "ten images cannot be learned by heart, the loss stops near 1.46; gradients are small at once",
+    "softmax twice": "ten images by heart fail: the loss stops near 1.46; and the gradients are small from the start",
     "labels shifted": "a look at the images shows wrong labels, all of them wrong by the same step",
     "images and labels apart": "a look at the images shows wrong labels, each of them wrong in its own way",
     "digits missing": "some of the label counts are zero",

@@ -27,7 +27,7 @@ def _shown(value) -> str:
     "One number or a tuple of them with four digits, a larger tensor by its shape."
     if isinstance(value, tuple): return f"({', '.join(map(_shown, value))}{','*(len(value) == 1)})"
     if isinstance(value, Tensor) and value.numel() != 1: return described(value)
-    if isinstance(value, Tensor): value = value.item()  # float() would warn of a gradient
+    if isinstance(value, (Tensor, np.generic)): value = value.item()  # float() would warn of a gradient
     return f"{value:.4g}" if isinstance(value, float) else short(value)
 
 def _difference(got: Tensor, wanted: Tensor, values: str) -> str:
@@ -45,15 +45,13 @@ def _difference(got: Tensor, wanted: Tensor, values: str) -> str:
 def _compare(exercise: Exercise, got, args: tuple):
     "`Hint` unless `got` is what is wanted, to about 1e-5."
     if got is None or got is ...: raise Hint("it gave nothing. Is a return missing, or still the ... ?")
-    if isinstance(got, tuple): got = tuple(part.item() if isinstance(part, np.generic) else part for part in got)
-    elif isinstance(got, np.generic): got = got.item()
-    wanted, kinds = exercise.right(*deepcopy(args)), (Tensor, float, int, tuple)
-    if not isinstance(got, kinds) or isinstance(got, tuple) != isinstance(wanted, tuple): raise Hint(
+    wanted, numbers = exercise.right(*deepcopy(args)), (Tensor, float, int, np.generic)
+    if not isinstance(got, (*numbers, tuple)) or isinstance(got, tuple) != isinstance(wanted, tuple): raise Hint(
         f"it gave a {type(got).__name__} where a {type(wanted).__name__.lower()} belongs. {exercise.hint}")
     for part in got if isinstance(got, tuple) else ():
-        if not isinstance(part, (Tensor, float, int)) or isinstance(part, Tensor) and part.numel() != 1: raise Hint(
+        if not isinstance(part, numbers) or isinstance(part, Tensor) and part.numel() != 1: raise Hint(
             f"it gave {_shown(got)}, of which each part should be one number. {exercise.hint}")
-    if isinstance(got, tuple): got = tuple(part.item() if isinstance(part, Tensor) else part for part in got)
+    if isinstance(got, tuple): got = tuple(torch.as_tensor(part).item() for part in got)
     values = f"for {', '.join(map(_shown, args))} it gave {_shown(got)}, and {_shown(wanted)} is wanted"
     is_tuple = isinstance(wanted, tuple)
     got, wanted = (torch.as_tensor(value).detach().double() for value in (got, wanted))
