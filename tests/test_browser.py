@@ -62,11 +62,12 @@ def until(condition, what: str, seconds: float = 20):
 def test_what_is_drawn_on_the_pad_is_read_and_the_bars_follow(page, lab):  # no server without a browser
     page.goto(lab)
     page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', state="attached", timeout=90_000)
-    page.wait_for_function("""() => {  // a notebook that is not quite there does not run, and says nothing
+    page.wait_for_function("""() => {  // what is not quite there does not run, and says nothing
         const {context, sessionContext} = window.jupyterapp.shell.currentWidget;
-        return context.isReady && sessionContext.isReady && sessionContext.session?.kernel?.connectionStatus === "connected";
+        return context.isReady && sessionContext.session?.kernel?.connectionStatus === "connected";
     }""", timeout=90_000)
-    page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")  # once: again would clear the pad
+    # Once, for a second run would clear the pad; the promise may hang.
+    page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
     paper = page.locator("canvas.paper")
     paper.wait_for(timeout=90_000)
     paper.scroll_into_view_if_needed()
