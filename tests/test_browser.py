@@ -45,7 +45,10 @@ def lab(tmp_path):
                 time.sleep(0.5)
         yield f"{address}/lab/tree/nbs/pad.ipynb?reset"
         server.terminate()
-        server.wait(30)
+        try:
+            server.wait(30)
+        except subprocess.TimeoutExpired:  # it still waits for a kernel that was just starting
+            server.kill()
 
 
 def said(page) -> list[str]:
